@@ -1,0 +1,44 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""RWKV-7 "World" models for Hugging Face Transformers. Importing the package registers them with the Auto classes."""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+)
+
+from .configuration.configuration_rwkv7 import RWKV7Config
+from .configuration.configuration_rwkv_world import RWKVWorldConfig
+from .modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
+from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM, RWKV7Model
+from .modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration, RWKVWorldModel
+from .processing.processing_rwkv_world import RWKVWorldProcessor
+from .processing.tokenization_rwkv_world import RWKVWorldTokenizer
+
+
+__version__ = "0.1.0"
+
+AutoConfig.register(RWKV7Config.model_type, RWKV7Config, exist_ok=True)
+AutoConfig.register(RWKVWorldConfig.model_type, RWKVWorldConfig, exist_ok=True)
+AutoModel.register(RWKV7Config, RWKV7Model, exist_ok=True)
+AutoModel.register(RWKVWorldConfig, RWKVWorldModel, exist_ok=True)
+AutoModelForCausalLM.register(RWKV7Config, RWKV7ForCausalLM, exist_ok=True)
+AutoModelForImageTextToText.register(RWKVWorldConfig, RWKVWorldForConditionalGeneration, exist_ok=True)
+AutoModelForMultimodalLM.register(RWKVWorldConfig, RWKVWorldForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(RWKVWorldConfig, RWKVWorldProcessor, exist_ok=True)
+
+__all__ = [
+    "RWKV7Cache",
+    "RWKV7Config",
+    "RWKV7ForCausalLM",
+    "RWKV7Model",
+    "RWKVWorldConfig",
+    "RWKVWorldForConditionalGeneration",
+    "RWKVWorldModel",
+    "RWKVWorldProcessor",
+    "RWKVWorldTokenizer",
+]

@@ -1,0 +1,154 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Configuration of the composite: an RWKV-7 language model with a vision tower, an audio tower, or both."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.utils import auto_docstring
+
+from .configuration_rwkv7 import RWKV7Config
+
+
+# Tokens that a vision encoder puts before the patches: CLS and registers
+_PREFIX_TOKENS = {
+    "siglip_vision_model": 0,
+    "clip_vision_model": 1,
+    "vit": 1,
+    "dinov2": 1,
+    "dinov2_with_registers": 1,
+    "dinov3_vit": 1,
+}
+
+# WorldRWKV keeps `mel_frames // 2 + 1` frames of Whisper's output, which is what this convolution gives
+_WHISPER_FRAMES = [2, 2, 1]
+
+
+@auto_docstring(checkpoint="WorldRWKV/RWKV7-0.4B-siglip2")
+@strict
+class RWKVWorldConfig(PreTrainedConfig):
+    r"""
+    vision_config (`dict` or `PreTrainedConfig`, *optional*):
+        The vision encoder, any transformers vision model that returns patch features. `None` is a model without eyes.
+    audio_config (`dict` or `PreTrainedConfig`, *optional*):
+        The audio encoder: Whisper, of which the encoder is used, or WavLM, HuBERT, wav2vec 2.0. `None` is a model
+        without ears.
+    vision_feature_layer (`int`, *optional*):
+        Index into the hidden states of the vision encoder. `None` takes its last hidden state, after the final norm
+        where the encoder has one.
+    vision_feature_select_strategy (`str`, *optional*, defaults to `"full"`):
+        `"full"` keeps every feature, `"default"` drops the class and register tokens in front of the patches.
+    num_additional_image_tokens (`int`, *optional*):
+        Class and register tokens that the vision encoder puts in front of the patches; known for the usual encoders.
+    vision_projector_hidden_size (`int`, *optional*):
+        Width of the vision projector's MLP, 4 times the hidden size of the text model if `None`.
+    audio_projector_hidden_size (`int`, *optional*):
+        Width of the speech projector, twice the hidden size of the text model if `None`.
+    audio_projector_kernel_size (`int`, *optional*, defaults to 3):
+        Kernel of the speech projector's convolution.
+    audio_projector_stride (`int`, *optional*, defaults to 2):
+        Stride of the speech projector's convolution.
+    audio_projector_padding (`int`, *optional*, defaults to 2):
+        Padding of the speech projector's convolution.
+    vision_start_token_id (`int`, *optional*, defaults to 65530):
+        Token before an image.
+    vision_end_token_id (`int`, *optional*, defaults to 65531):
+        Token after an image.
+    audio_start_token_id (`int`, *optional*, defaults to 65533):
+        Token before a clip.
+    audio_end_token_id (`int`, *optional*, defaults to 65534):
+        Token after a clip.
+
+    Example:
+
+    ```python
+    >>> from transformers import SiglipVisionConfig
+    >>> from rwkv7_world import RWKV7Config, RWKVWorldConfig, RWKVWorldForConditionalGeneration
+
+    >>> configuration = RWKVWorldConfig(
+    ...     text_config=RWKV7Config(hidden_size=64, num_hidden_layers=2), vision_config=SiglipVisionConfig()
+    ... )
+    >>> model = RWKVWorldForConditionalGeneration(configuration)
+    ```"""
+
+    model_type = "rwkv_world"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(config_class=RWKV7Config),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="siglip_vision_model", optional=True),
+        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="wavlm", optional=True),
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    vision_feature_layer: int | None = None
+    vision_feature_select_strategy: Literal["default", "full"] = "full"
+    num_additional_image_tokens: int | None = None
+    vision_projector_hidden_size: int | None = None
+    audio_projector_hidden_size: int | None = None
+    audio_projector_kernel_size: int = 3
+    audio_projector_stride: int = 2
+    audio_projector_padding: int = 2
+    vision_start_token_id: int = 65530
+    vision_end_token_id: int = 65531
+    image_token_id: int = 65532
+    audio_start_token_id: int = 65533
+    audio_end_token_id: int = 65534
+    audio_token_id: int = 65535
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # A two-tower configuration such as CLIP's holds the vision encoder's
+        self.vision_config = getattr(self.vision_config, "vision_config", self.vision_config)
+        if self.vision_projector_hidden_size is None:
+            self.vision_projector_hidden_size = 4 * self.text_config.hidden_size
+        if self.audio_projector_hidden_size is None:
+            self.audio_projector_hidden_size = 2 * self.text_config.hidden_size
+        if self.num_additional_image_tokens is None and self.vision_config is not None:
+            self.num_additional_image_tokens = self._known_prefix_tokens()
+
+    def _known_prefix_tokens(self) -> int:
+        model_type = self.vision_config.model_type
+        if model_type not in _PREFIX_TOKENS:
+            raise ValueError(
+                f"Unknown vision encoder {model_type!r}: pass num_additional_image_tokens, the number of class and "
+                "register tokens it puts in front of the patches."
+            )
+        return _PREFIX_TOKENS[model_type] + getattr(self.vision_config, "num_register_tokens", 0)
+
+    @property
+    def audio_encoder_convolutions(self) -> list[list[int]]:
+        """(kernel size, stride, padding) of the convolutions that shorten a clip inside the audio encoder."""
+        if self.audio_config.model_type == "whisper":
+            return [_WHISPER_FRAMES]
+        return [
+            [kernel, stride, 0] for kernel, stride in zip(self.audio_config.conv_kernel, self.audio_config.conv_stride)
+        ]
+
+    @property
+    def audio_max_frames(self) -> int | None:
+        """Most frames that the audio encoder gives, `None` if it has no window."""
+        return getattr(self.audio_config, "max_source_positions", None)
+
+    @property
+    def audio_projector_convolution(self) -> list[int]:
+        """(kernel size, stride, padding) of the speech projector's convolution."""
+        return [self.audio_projector_kernel_size, self.audio_projector_stride, self.audio_projector_padding]
+
+
+__all__ = ["RWKVWorldConfig"]

@@ -1,0 +1,160 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The recurrent core of RWKV-7 as one function, whatever backend runs it.
+
+For every head, with the state `S` of shape (value, key), the operator computes
+
+    S_t = S_{t-1} diag(exp(w_t)) + (S_{t-1} a_t) b_t^T + v_t k_t^T        y_t = S_t r_t
+
+which is equation (WKV) of "RWKV-7 Goose with Expressive Dynamic State Evolution" (arXiv 2503.14456), where the model
+passes `a = -kk` and `b = kk * in_context_learning_rate`.
+"""
+
+import os
+from collections.abc import Callable
+
+import torch
+
+from .wkv7_chunked import wkv7_chunked
+from .wkv7_reference import wkv7_reference
+
+
+BACKEND_VARIABLE = "RWKV7_BACKEND"
+
+# A backend takes (r, w, k, v, a, b, state), all of one floating dtype of at least float32, inputs (B, T, H, N) and
+# state (B, H, V, K), and returns (y, final state) in that dtype.
+_BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
+    "chunked": wkv7_chunked,
+    "reference": wkv7_reference,
+}
+
+
+def available_backends() -> list[str]:
+    """Names of the backends that can run here, the default one first."""
+    return list(_BACKENDS)
+
+
+def select_backend(backend: str | None = None) -> str:
+    """Name of the backend that runs: the argument, else the environment variable `RWKV7_BACKEND`, else the default.
+
+    Raises:
+        ValueError: If no backend has that name.
+    """
+    name = backend or os.environ.get(BACKEND_VARIABLE) or available_backends()[0]
+    if name not in _BACKENDS:
+        raise ValueError(f"Unknown wkv7 backend {name!r}; available here: {', '.join(available_backends())}.")
+    return name
+
+
+def wkv7(
+    r: torch.Tensor,
+    w: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    mask: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Runs the RWKV-7 recurrence over a batch of sequences. Differentiable in every floating argument.
+
+    Args:
+        r: Receptance (query), (batch, time, heads, head_dim), float32, bfloat16, float16 or float64.
+        w: Log of the decay, same shape, entries <= 0 (RWKV-7: in (-0.6066, 0)).
+        k: Key, same shape.
+        v: Value, same shape.
+        a: Removal direction `-kk`, same shape.
+        b: Replacement direction `kk * a`, same shape.
+        initial_state: State before the first token, (batch, heads, value, key), float32 (float64 for float64
+            inputs); zero if `None`. With `cu_seqlens`: (sequences, heads, value, key).
+        output_final_state: Whether to return the state after the last token.
+        mask: (batch, time), true for real tokens. A masked position leaves the state as it was and outputs zero,
+            wherever it stands and whatever its inputs hold.
+        cu_seqlens: (sequences + 1,), int, from 0 to `time`: boundaries of sequences packed in a batch of one. Each
+            starts from its own row of `initial_state`.
+        backend: Name of the backend, see [`select_backend`].
+
+    Returns:
+        `y` of the inputs' shape and dtype, and the final state in the state's shape and dtype or `None`.
+
+    Raises:
+        ValueError: If shapes, dtypes or boundaries do not fit, or no such backend exists.
+    """
+    run = _BACKENDS[select_backend(backend)]
+    _check_inputs(r, w, k, v, a, b)
+    inputs = (r, w, k, v, a, b)
+    if mask is not None:
+        _check_mask(mask, r)
+        padded = ~mask.bool()[..., None, None]  # (B, T, 1, 1)
+        inputs = tuple(x.masked_fill(padded, 0) for x in inputs)
+
+    num_states = r.shape[0] if cu_seqlens is None else _check_cu_seqlens(cu_seqlens, r)
+    compute_dtype = torch.float64 if r.dtype == torch.float64 else torch.float32
+    inputs = tuple(x.to(compute_dtype) for x in inputs)
+    state = _initial_state(initial_state, num_states, r, compute_dtype)
+
+    if cu_seqlens is None:
+        y, final_state = run(*inputs, state)
+    else:
+        y, final_state = _run_packed(run, inputs, state, cu_seqlens)
+    return y.to(r.dtype), final_state if output_final_state else None
+
+
+def _run_packed(run, inputs, state, cu_seqlens):
+    """Runs packed sequences as the rows of a padded batch; padding is zero, which leaves the state as it was."""
+    lengths = cu_seqlens.diff().long()
+    total, longest = inputs[0].shape[1], int(lengths.max()) if len(lengths) else 0
+    row = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=total)
+    column = torch.arange(total, device=lengths.device) - cu_seqlens[:-1].long()[row]
+    rows = []
+    for x in inputs:
+        padded = x.new_zeros(len(lengths), longest, *x.shape[2:])
+        rows.append(padded.index_put((row, column), x[0]))  # (sequences, longest, H, N)
+    y, final_state = run(*rows, state)
+    return y[row, column][None], final_state
+
+
+def _initial_state(initial_state, num_states, r, dtype):
+    shape = (num_states, r.shape[2], r.shape[3], r.shape[3])
+    if initial_state is None:
+        return torch.zeros(shape, dtype=dtype, device=r.device)
+    if tuple(initial_state.shape) != shape:
+        raise ValueError(
+            f"initial_state has shape {tuple(initial_state.shape)}, expected {shape} (batch, heads, value, key)."
+        )
+    if initial_state.dtype != dtype:
+        raise ValueError(f"initial_state is {initial_state.dtype}, expected {dtype}: the state is never rounded.")
+    return initial_state
+
+
+def _check_inputs(r, w, k, v, a, b):
+    if r.dim() != 4:
+        raise ValueError(f"r has shape {tuple(r.shape)}, expected (batch, time, heads, head_dim).")
+    if not r.is_floating_point():
+        raise ValueError(f"r is {r.dtype}, expected a floating dtype.")
+    for name, x in (("w", w), ("k", k), ("v", v), ("a", a), ("b", b)):
+        if x.shape != r.shape:
+            raise ValueError(f"{name} has shape {tuple(x.shape)}, expected that of r, {tuple(r.shape)}.")
+        if x.device != r.device:
+            raise ValueError(f"{name} is on {x.device}, expected the device of r, {r.device}.")
+
+
+def _check_mask(mask, r):
+    if mask.shape != r.shape[:2]:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}, expected (batch, time) = {tuple(r.shape[:2])}.")
+
+
+def _check_cu_seqlens(cu_seqlens, r) -> int:
+    if r.shape[0] != 1:
+        raise ValueError(f"cu_seqlens needs a batch of one packed row, but the batch is {r.shape[0]}.")
+    if cu_seqlens.dim() != 1 or cu_seqlens.is_floating_point() or len(cu_seqlens) == 0:
+        raise ValueError(f"cu_seqlens must be a vector of integers, got {tuple(cu_seqlens.shape)} {cu_seqlens.dtype}.")
+    if not torch.compiler.is_compiling():
+        ascending = bool((cu_seqlens.diff() >= 0).all())
+        if not ascending or cu_seqlens[0] != 0 or cu_seqlens[-1] != r.shape[1]:
+            raise ValueError(f"cu_seqlens must rise from 0 to the time length {r.shape[1]}, got {cu_seqlens.tolist()}.")
+    return len(cu_seqlens) - 1

@@ -1,0 +1,90 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The constant-size state of RWKV-7 as a transformers `Cache`, and what makes `generate` use it."""
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, LinearAttentionLayer, StaticCache
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.generation import GenerationMixin
+
+
+TIME_MIX, CHANNEL_MIX = 0, 1  # indices of the two token-shift states of a layer
+
+
+class RWKV7Cache(Cache):
+    """The state of every layer: two one-token shift states and the matrix state of the recurrence.
+
+    Its size does not depend on the number of tokens seen. `copy.deepcopy` forks it, and it can be passed as
+    `past_key_values` to any number of continuations.
+
+    Args:
+        config (`PreTrainedConfig`): Configuration of the text model, or of a composite that holds one.
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        config = config.get_text_config(decoder=True)
+        number_of_states = config.number_of_conv_states
+        super().__init__(layers=[LinearAttentionLayer(number_of_states) for _ in range(config.num_hidden_layers)])
+        # `generate` needs the number of tokens seen, which layers without keys do not track
+        self.seen_tokens = 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Number of tokens seen, padding included."""
+        return self.seen_tokens
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """(length, offset) of a mask over everything seen and `query_length` new tokens."""
+        return self.seen_tokens + query_length, 0
+
+    def reset(self) -> None:
+        """Back to the state before the first token."""
+        super().reset()
+        self.seen_tokens = 0
+
+    def get_shift_state(self, layer_idx: int, state_idx: int, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Last token of the forward pass before, (batch, hidden); zero before the first."""
+        state = self.get_conv_state(layer_idx, state_idx)
+        if state is None:
+            return torch.zeros_like(hidden_states[:, 0])
+        # The buffer is overwritten in place by the next update
+        return state.squeeze(-1).to(hidden_states.dtype, copy=True)
+
+    def update_shift_state(self, token: torch.Tensor, layer_idx: int, state_idx: int) -> None:
+        """Stores the token (batch, hidden) that the next forward pass starts from."""
+        self.update_conv_state(token[..., None], layer_idx, state_idx, conv_kernel_size=1)
+
+
+class RWKV7GenerationMixin(GenerationMixin):
+    """`generate` with an [`RWKV7Cache`].
+
+    transformers keeps classes with "rwkv" in their name from getting a cache, which was meant for RWKV-4, and its own
+    caches do not count tokens unless they hold keys.
+    """
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return True
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        if type(model_kwargs.get("past_key_values")) in (DynamicCache, StaticCache):
+            model_kwargs["past_key_values"] = RWKV7Cache(self.config)
+
+    @staticmethod
+    def create_masks_for_generate(config, inputs_embeds, attention_mask, is_first_iteration=False, **kwargs):
+        """The padding mask of the current tokens; a generated token is never padding."""
+        local_mask = None
+        if attention_mask is not None and is_first_iteration:
+            local_mask = attention_mask[:, -inputs_embeds.shape[1] :]
+        return {"linear_attention": local_mask}

@@ -1,0 +1,52 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The audio encoders of the composite behind one call: clips and their lengths in, frames out."""
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+
+def build_audio_tower(config: PreTrainedConfig) -> nn.Module:
+    """The encoder of a configuration; of Whisper, an encoder-decoder, only the encoder."""
+    if config.model_type == "whisper":
+        return WhisperEncoder(config)
+    return AutoModel.from_config(config)
+
+
+def encode_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Frames of every clip.
+
+    Args:
+        tower: What [`build_audio_tower`] made.
+        input_features: (clips, mels, frames) for Whisper, (clips, samples) for waveform encoders.
+        mask: (clips, frames or samples), 0 for padding.
+
+    Returns:
+        (clips, frames, encoder hidden); frames of padding hold anything.
+    """
+    if tower.config.model_type == "whisper":
+        return tower(input_features).last_hidden_state
+    if mask is None or bool(mask.all()):
+        return tower(input_features).last_hidden_state
+    if tower.config.feat_extract_norm != "group":
+        return tower(input_features, attention_mask=mask).last_hidden_state
+    # The first convolution is normalised over time, so padding would change the real frames
+    clips = [
+        tower(clip[None, :length]).last_hidden_state[0]
+        for clip, length in zip(input_features, mask.sum(dim=-1).tolist())
+    ]
+    return nn.utils.rnn.pad_sequence(clips, batch_first=True)

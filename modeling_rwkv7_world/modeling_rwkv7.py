@@ -1,0 +1,427 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
+from transformers.utils.output_capturing import capture_outputs
+
+from ..configuration.configuration_rwkv7 import RWKV7Config
+from ..kernels.wkv7 import wkv7
+from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
+from .token_layout import TokenLayout
+
+
+# The decay is exp(-exp(-1/2) sigmoid(w)), which keeps it above 0.545
+LOG_DECAY_SCALE = -math.exp(-0.5)
+
+
+class RWKV7LowRank(nn.Module):
+    """A low-rank map `x -> W2 act(W1 x) + bias`: how RWKV-7 makes decay, learning rate, value mix and gate from data.
+
+    The linear maps are `lora.0` and `lora.2` as in the fla format; they are not PEFT's LoRA.
+    """
+
+    def __init__(self, hidden_size: int, low_rank_dim: int, activation: nn.Module, bias: bool = True):
+        super().__init__()
+        self.lora = nn.ModuleList(
+            [
+                nn.Linear(hidden_size, low_rank_dim, bias=False),
+                activation,
+                nn.Linear(low_rank_dim, hidden_size, bias=bias),
+            ]
+        )
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        for layer in self.lora:
+            hidden_states = layer(hidden_states)
+        return hidden_states
+
+
+def shift_tokens(
+    hidden_states: torch.Tensor, layout: TokenLayout, cache: RWKV7Cache | None, layer_idx: int, state_idx: int
+) -> torch.Tensor:
+    """The previous token of every token, (batch, time, hidden), through the cache if there is one."""
+    if cache is None:
+        return layout.shift(hidden_states, torch.zeros_like(hidden_states[:, 0]))[0]
+    previous, last = layout.shift(hidden_states, cache.get_shift_state(layer_idx, state_idx, hidden_states))
+    cache.update_shift_state(last, layer_idx, state_idx)
+    return previous
+
+
+class RWKV7Attention(nn.Module):
+    """Time mix: token shift, data-dependent decay and learning rate, the WKV-7 recurrence, norm, bonus and gate."""
+
+    def __init__(self, config: RWKV7Config, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        hidden_size = config.hidden_size
+
+        # How much of the previous token enters each input of the recurrence, per channel
+        self.x_r = nn.Parameter(torch.empty(1, 1, hidden_size))
+        self.x_w = nn.Parameter(torch.empty(1, 1, hidden_size))
+        self.x_k = nn.Parameter(torch.empty(1, 1, hidden_size))
+        self.x_v = nn.Parameter(torch.empty(1, 1, hidden_size))
+        self.x_a = nn.Parameter(torch.empty(1, 1, hidden_size))
+        self.x_g = nn.Parameter(torch.empty(1, 1, hidden_size))
+        self.k_k = nn.Parameter(torch.empty(hidden_size))  # scales the key that removes
+        self.k_a = nn.Parameter(torch.empty(hidden_size))  # how much the learning rate scales the key that writes
+        self.r_k = nn.Parameter(torch.empty(config.num_heads, self.head_dim))  # bonus of the current token
+
+        self.r_proj = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.k_proj = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.v_proj = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.o_proj = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.w_lora = RWKV7LowRank(hidden_size, config.decay_low_rank_dim, nn.Tanh())
+        # CODEPATH: layer 0 defines the value that later layers mix in
+        if layer_idx > 0:
+            self.v_lora = RWKV7LowRank(hidden_size, config.v_low_rank_dim, nn.Identity())
+        self.a_lora = RWKV7LowRank(hidden_size, config.a_low_rank_dim, nn.Identity())
+        self.g_lora = RWKV7LowRank(hidden_size, config.gate_low_rank_dim, nn.Sigmoid(), bias=False)
+        self.g_norm = nn.GroupNorm(config.num_heads, hidden_size, eps=self.head_dim * config.norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        v_first: torch.Tensor | None,
+        layout: TokenLayout,
+        past_key_values: RWKV7Cache | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape."""
+        state = None if past_key_values is None else past_key_values.get_recurrent_state(self.layer_idx)
+        delta = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX) - hidden_states
+        x_v = torch.addcmul(hidden_states, delta, self.x_v)
+        r = self.r_proj(torch.addcmul(hidden_states, delta, self.x_r))
+        k = self.k_proj(torch.addcmul(hidden_states, delta, self.x_k))
+        v = self.v_proj(x_v)
+        w = self.w_lora(torch.addcmul(hidden_states, delta, self.x_w))
+        a = self.a_lora(torch.addcmul(hidden_states, delta, self.x_a)).sigmoid()
+        g = self.g_lora(torch.addcmul(hidden_states, delta, self.x_g))
+
+        if self.layer_idx == 0:
+            v_first = v
+        else:
+            v = torch.lerp(v, v_first, self.v_lora(x_v).sigmoid())
+        log_decay = LOG_DECAY_SCALE * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
+        kk = F.normalize(self._heads(k * self.k_k), dim=-1)  # (B, T, H, N), from the key before it is scaled
+        k = k * (1 + (a - 1) * self.k_a)
+
+        r, log_decay, k, v, a = (self._heads(x) for x in (r, log_decay, k, v, a))
+        y, state = self._recurrence((r, log_decay, k, v, -kk, kk * a), state, layout, past_key_values is not None)
+        if past_key_values is not None:
+            past_key_values.update_recurrent_state(state, self.layer_idx)
+
+        y = self.g_norm(y.flatten(0, 1).flatten(1)).view_as(hidden_states)  # GroupNorm over (B * T, C)
+        bonus = (r * k * self.r_k).sum(dim=-1, keepdim=True) * v  # (B, T, H, N)
+        return self.o_proj((y + bonus.flatten(2)) * g), v_first
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(-1, (-1, self.head_dim))  # (B, T, C) -> (B, T, H, N)
+
+    def _recurrence(self, inputs, state, layout: TokenLayout, output_final_state: bool):
+        if state is not None and torch.is_grad_enabled():
+            state = state.clone()  # the cache overwrites it in place, and backward needs it
+        packed = layout.packed
+        if packed is None:
+            return wkv7(*inputs, initial_state=state, output_final_state=output_final_state, mask=layout.mask)
+
+        batch, time, heads, head_dim = inputs[0].shape
+        if state is not None:
+            segments = len(packed.cu_seqlens) - 1
+            state = state.new_zeros(segments, *state.shape[1:]).index_copy(0, packed.first, state)
+        y, state = wkv7(
+            *(x.reshape(1, batch * time, heads, head_dim) for x in inputs),
+            initial_state=state,
+            output_final_state=output_final_state,
+            mask=None if layout.mask is None else layout.mask.view(1, -1),
+            cu_seqlens=packed.cu_seqlens,
+        )
+        return y.view(batch, time, heads, head_dim), None if state is None else state[packed.last]
+
+
+class RWKV7FeedForward(nn.Module):
+    """Channel mix: token shift and a squared-ReLU MLP."""
+
+    def __init__(self, config: RWKV7Config, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.x_k = nn.Parameter(torch.empty(config.hidden_size))
+        self.key = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.value = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(
+        self, hidden_states: torch.Tensor, layout: TokenLayout, past_key_values: RWKV7Cache | None = None
+    ) -> torch.Tensor:
+        """(batch, time, hidden) in and out."""
+        delta = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX) - hidden_states
+        return self.value(torch.relu(self.key(torch.addcmul(hidden_states, delta, self.x_k))).square())
+
+
+class RWKV7Block(GradientCheckpointingLayer):
+    """Time mix and channel mix, each behind a LayerNorm and added to the residual stream."""
+
+    def __init__(self, config: RWKV7Config, layer_idx: int):
+        super().__init__()
+        norm_args = {"eps": config.norm_eps, "bias": config.norm_bias}
+        # CODEPATH: the embeddings are normalised once, before block 0 (`ln0` of RWKV-LM)
+        if config.norm_first and layer_idx == 0:
+            self.pre_norm = nn.LayerNorm(config.hidden_size, **norm_args)
+        else:
+            self.pre_norm = nn.Identity()
+        self.attn_norm = nn.LayerNorm(config.hidden_size, **norm_args)
+        self.attn = RWKV7Attention(config, layer_idx)
+        self.ffn_norm = nn.LayerNorm(config.hidden_size, **norm_args)
+        self.ffn = RWKV7FeedForward(config, layer_idx)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        v_first: torch.Tensor | None,
+        layout: TokenLayout,
+        past_key_values: RWKV7Cache | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch, time, hidden) in and out, with the values of layer 0 passed on."""
+        hidden_states = self.pre_norm(hidden_states)
+        update, v_first = self.attn(self.attn_norm(hidden_states), v_first, layout, past_key_values)
+        hidden_states = hidden_states + update
+        hidden_states = hidden_states + self.ffn(self.ffn_norm(hidden_states), layout, past_key_values)
+        return hidden_states, v_first
+
+
+@torch.no_grad()
+def init_time_mix(module: RWKV7Attention) -> None:
+    """The official initialisation of a time mix (RWKV-LM, `RWKV-v7/train_temp`)."""
+    config, layer_idx = module.config, module.layer_idx
+    size, num_layers = config.hidden_size, config.num_hidden_layers
+    depth = layer_idx / max(num_layers - 1, 1)  # 0 in the first layer, 1 in the last
+    height = 1 - layer_idx / num_layers  # 1 in the first layer
+    channel = torch.arange(size, dtype=torch.float32)
+    linear = channel / max(size - 1, 1) - 0.5
+    half_head = max(module.head_dim - 1, 1) / 2
+    zigzag = (channel % module.head_dim - half_head) / half_head
+    zigzag = zigzag * zigzag.abs()
+
+    for mix, power in (("x_r", 0.2), ("x_w", 0.9), ("x_k", 0.7), ("x_v", 0.7), ("x_a", 0.9), ("x_g", 0.2)):
+        init.copy_(getattr(module, mix), (1 - (channel / size) ** (power * height)).view(1, 1, -1))
+    init.copy_(module.k_k, 0.71 - 0.1 * linear)
+    init.constant_(module.k_a, 1.02)
+    init.constant_(module.r_k, -0.04)
+    init.copy_(
+        module.w_lora.lora[2].bias,
+        -6 + 6 * (linear + 0.5) ** (1 + depth**0.3) + 0.5 + 2.5 * zigzag,
+    )
+    init.copy_(module.a_lora.lora[2].bias, -0.19 + 0.3 * zigzag + 0.4 * linear)
+    low_ranks = [module.w_lora, module.a_lora, module.g_lora]
+    if layer_idx > 0:
+        init.copy_(module.v_lora.lora[2].bias, 0.73 - 0.4 * linear)
+        low_ranks.append(module.v_lora)
+    for low_rank in low_ranks:
+        init.zeros_(low_rank.lora[0].weight)
+        rank = low_rank.lora[0].out_features
+        init.orthogonal_(low_rank.lora[2].weight, gain=0.1 * math.sqrt(max(rank / size, 1)))
+    init.orthogonal_(module.r_proj.weight)
+    init.orthogonal_(module.k_proj.weight, gain=0.1)
+    init.orthogonal_(module.v_proj.weight)
+    init.zeros_(module.o_proj.weight)
+    init.constant_(module.g_norm.weight, ((1 + layer_idx) / num_layers) ** 0.7)
+    init.zeros_(module.g_norm.bias)
+
+
+@torch.no_grad()
+def init_channel_mix(module: RWKV7FeedForward) -> None:
+    """The official initialisation of a channel mix."""
+    size = module.config.hidden_size
+    height = 1 - module.layer_idx / module.config.num_hidden_layers
+    init.copy_(module.x_k, 1 - (torch.arange(size, dtype=torch.float32) / size) ** (height**4))
+    init.orthogonal_(module.key.weight)
+    init.zeros_(module.value.weight)
+
+
+@torch.no_grad()
+def init_lm_head(lm_head: nn.Linear) -> None:
+    """The official initialisation of an output head."""
+    vocab_size, hidden_size = lm_head.weight.shape
+    init.orthogonal_(lm_head.weight, gain=0.5 * math.sqrt(max(vocab_size / hidden_size, 1)))
+
+
+@auto_docstring
+class RWKV7PreTrainedModel(PreTrainedModel):
+    config: RWKV7Config
+    base_model_prefix = "model"
+    input_modalities = ("text",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["RWKV7Block"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _is_stateful = True
+    _can_record_outputs = {"hidden_states": RWKV7Block}
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, RWKV7Attention):
+            init_time_mix(module)
+        elif isinstance(module, RWKV7FeedForward):
+            init_channel_mix(module)
+        elif isinstance(module, RWKV7Model):
+            init.uniform_(module.embeddings.weight, -1e-4, 1e-4)
+        elif isinstance(module, RWKV7ForCausalLM) and not self.config.tie_word_embeddings:
+            init_lm_head(module.lm_head)
+
+
+@auto_docstring
+class RWKV7Model(RWKV7PreTrainedModel):
+    def __init__(self, config: RWKV7Config):
+        super().__init__(config)
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([RWKV7Block(config, layer_idx) for layer_idx in range(config.num_hidden_layers)])
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        r"""
+        attention_mask (`torch.Tensor` of shape `(batch_size, past_length + sequence_length)`, *optional*):
+            0 for padding, which may stand anywhere in a row and leaves the state exactly as it was.
+        position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Only says where packed sequences start: at every position 0 after the first token of a row the state is
+            reset. RWKV-7 has no position embeddings.
+        past_key_values (`RWKV7Cache`, *optional*):
+            The state after the tokens seen so far.
+        """
+        if (input_ids is None) ^ (inputs_embeds is not None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            check_token_ids(input_ids, self.embeddings.num_embeddings)
+            inputs_embeds = self.embeddings(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = RWKV7Cache(self.config)
+
+        layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids)
+        hidden_states, v_first = inputs_embeds, None
+        for layer in self.layers:
+            hidden_states, v_first = layer(hidden_states, v_first, layout, past_key_values=past_key_values)
+        if past_key_values is not None:
+            past_key_values.seen_tokens += inputs_embeds.shape[1]
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+
+
+def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
+    """Refuses ids without an embedding on CPU, where torch would only say "index out of range".
+
+    Raises:
+        ValueError: Names the first bad id.
+    """
+    if input_ids.device.type != "cpu" or input_ids.numel() == 0 or is_tracing(input_ids):
+        return
+    bad = input_ids[(input_ids < 0) | (input_ids >= vocab_size)]
+    if len(bad):
+        raise ValueError(f"Token id {int(bad[0])} is out of range: the model has ids 0 to {vocab_size - 1}.")
+
+
+@auto_docstring
+# trf-ignore: TRF015 (the configuration stands in the folder configuration/)
+class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
+    _tied_weights_keys = {"lm_head.weight": "model.embeddings.weight"}
+
+    def __init__(self, config: RWKV7Config):
+        super().__init__(config)
+        self.model = RWKV7Model(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.embeddings = value
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CausalLMOutputWithPast:
+        r"""
+        Example:
+
+        ```python
+        >>> import torch
+        >>> from rwkv7_world import RWKV7Config, RWKV7ForCausalLM
+
+        >>> model = RWKV7ForCausalLM(RWKV7Config(vocab_size=100, hidden_size=64, num_hidden_layers=2))
+        >>> model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=5).shape
+        torch.Size([1, 8])
+        ```"""
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+        )
+
+
+__all__ = ["RWKV7ForCausalLM", "RWKV7Model", "RWKV7PreTrainedModel"]

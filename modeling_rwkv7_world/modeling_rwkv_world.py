@@ -1,0 +1,379 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""RWKV-7 with eyes and ears: encoders, projectors, and the language model that reads their features as tokens."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+)
+from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple, torch_compilable_check
+
+from ..configuration.configuration_rwkv_world import RWKVWorldConfig
+from ..configuration.feature_lengths import audio_frame_length, convolution_length
+from .cache_rwkv7 import RWKV7GenerationMixin
+from .encoders import build_audio_tower, encode_clips
+from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
+from .projectors import RWKVWorldAudioProjector, RWKVWorldVisionProjector
+
+
+@auto_docstring(custom_intro="Outputs of the composite without its head.")
+@dataclass
+class RWKVWorldModelOutputWithPast(BaseModelOutputWithPast):
+    r"""
+    past_key_values (`RWKV7Cache`, *optional*):
+        The state after the tokens seen so far.
+    image_hidden_states (`torch.FloatTensor` of shape `(num_image_tokens, hidden_size)`, *optional*):
+        Projected image features, in the order of their placeholders.
+    audio_hidden_states (`torch.FloatTensor` of shape `(num_audio_tokens, hidden_size)`, *optional*):
+        Projected audio features, in the order of their placeholders.
+    """
+
+    image_hidden_states: torch.FloatTensor | None = None
+    audio_hidden_states: torch.FloatTensor | None = None
+
+
+@auto_docstring(custom_intro="Outputs of the composite with its head.")
+@dataclass
+class RWKVWorldCausalLMOutputWithPast(CausalLMOutputWithPast):
+    r"""
+    loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
+        Next-token loss.
+    logits (`torch.FloatTensor` of shape `(batch_size, sequence_length, vocab_size)`):
+        Scores of every token before the softmax.
+    past_key_values (`RWKV7Cache`, *optional*):
+        The state after the tokens seen so far.
+    image_hidden_states (`torch.FloatTensor` of shape `(num_image_tokens, hidden_size)`, *optional*):
+        Projected image features, in the order of their placeholders.
+    audio_hidden_states (`torch.FloatTensor` of shape `(num_audio_tokens, hidden_size)`, *optional*):
+        Projected audio features, in the order of their placeholders.
+    """
+
+    image_hidden_states: torch.FloatTensor | None = None
+    audio_hidden_states: torch.FloatTensor | None = None
+
+
+@auto_docstring
+class RWKVWorldPreTrainedModel(PreTrainedModel):
+    config: RWKVWorldConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "audio", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["RWKV7Block"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _is_stateful = True
+    # What the encoders support; the language model has no attention
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, RWKVWorldForConditionalGeneration) and not self.config.tie_word_embeddings:
+            init_lm_head(module.lm_head)
+
+
+@auto_docstring(
+    custom_intro="""
+    The vision tower, the audio tower, their projectors and an RWKV-7 language model, without a language modeling head.
+    Either tower may be absent.
+    """
+)
+class RWKVWorldModel(RWKVWorldPreTrainedModel):
+    def __init__(self, config: RWKVWorldConfig):
+        super().__init__(config)
+        # CODEPATH: a modality without a configuration is absent from the model
+        if config.vision_config is not None:
+            self.vision_tower = AutoModel.from_config(config.vision_config)
+            self.vision_projector = RWKVWorldVisionProjector(config)
+        # CODEPATH: a modality without a configuration is absent from the model
+        if config.audio_config is not None:
+            self.audio_tower = build_audio_tower(config.audio_config)
+            self.audio_projector = RWKVWorldAudioProjector(config)
+        self.language_model = RWKV7Model(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.embeddings = value
+
+    @can_return_tuple
+    @auto_docstring(custom_intro="Encodes images and projects their features to token embeddings.")
+    def get_image_features(
+        self, pixel_values: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        pixel_values (`torch.FloatTensor` of shape `(num_images, channels, height, width)`):
+            The images. `pooler_output` of the result is a list of `(tokens, hidden_size)`, one for each image.
+        """
+        if self.config.vision_config is None:
+            raise ValueError("pixel_values were given to a model without a vision tower (vision_config is None).")
+        layer = self.config.vision_feature_layer
+        outputs = self.vision_tower(
+            pixel_values.to(self.vision_tower.dtype), output_hidden_states=layer is not None, return_dict=True, **kwargs
+        )
+        features = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
+        # CODEPATH: WorldRWKV keeps CLIP's class token ("full"), LLaVA-style models keep only patches ("default")
+        if self.config.vision_feature_select_strategy == "default":
+            features = features[:, self.config.num_additional_image_tokens :]
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state, pooler_output=list(self.vision_projector(features))
+        )
+
+    @can_return_tuple
+    @auto_docstring(custom_intro="Encodes audio clips and projects their features to token embeddings.")
+    def get_audio_features(
+        self,
+        input_features: torch.FloatTensor,
+        input_features_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        input_features (`torch.FloatTensor` of shape `(num_clips, num_mels, num_frames)` or `(num_clips, num_samples)`):
+            Log-mel spectrograms for Whisper, waveforms for the other encoders. `pooler_output` of the result is a list
+            of `(tokens, hidden_size)`, one for each clip, without the tokens of padding.
+        input_features_mask (`torch.Tensor` of shape `(num_clips, num_frames)` or `(num_clips, num_samples)`, *optional*):
+            0 for padding.
+        """
+        if self.config.audio_config is None:
+            raise ValueError("input_features were given to a model without an audio tower (audio_config is None).")
+        frames = encode_clips(self.audio_tower, input_features.to(self.audio_tower.dtype), input_features_mask)
+        if input_features_mask is None:
+            lengths = torch.full(frames.shape[:1], input_features.shape[-1], device=frames.device)
+        else:
+            lengths = input_features_mask.sum(dim=-1).to(frames.device)
+        lengths = audio_frame_length(lengths, self.config.audio_encoder_convolutions, self.config.audio_max_frames)
+        padded = torch.arange(frames.shape[1], device=frames.device) >= lengths[:, None]
+        # The projector's convolution sees zeros after the last frame, as for a clip on its own
+        projected = self.audio_projector(frames.masked_fill(padded[..., None], 0))
+        token_lengths = convolution_length(lengths, *self.config.audio_projector_convolution)
+        clips = [clip[:length] for clip, length in zip(projected, token_lengths)]
+        return BaseModelOutputWithPooling(last_hidden_state=frames, pooler_output=clips)
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.FloatTensor,
+        features: torch.FloatTensor,
+        modality: str,
+    ) -> torch.BoolTensor:
+        """Where the placeholders of a modality stand, (batch, time, 1).
+
+        Args:
+            input_ids: (batch, time), or `None` to find the placeholders by their embedding.
+            inputs_embeds: (batch, time, hidden).
+            features: (tokens, hidden), projected features of all images or clips.
+            modality: "image" or "audio".
+
+        Raises:
+            ValueError: If there are not as many placeholders as features.
+        """
+        token_id = self.config.image_token_id if modality == "image" else self.config.audio_token_id
+        if input_ids is None:
+            token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+        else:
+            mask = input_ids == token_id
+        torch_compilable_check(
+            mask.sum() == features.shape[0],
+            f"{modality.capitalize()} features and {modality} tokens do not match, "
+            f"tokens: {mask.sum()}, features: {features.shape[0]}",
+        )
+        return mask.unsqueeze(-1).to(inputs_embeds.device)
+
+    def _encode(self, mm_encoder_outputs, pixel_values, input_features, input_features_mask):
+        """Features of each modality as (tokens, hidden), from raw inputs or from what was encoded before."""
+        outputs = dict(mm_encoder_outputs or {})
+        for modality, raw in (("image", pixel_values), ("audio", input_features)):
+            if raw is not None and outputs.get(modality) is not None:
+                raise ValueError(f"Both raw {modality} inputs and mm_encoder_outputs[{modality!r}] were given.")
+        if pixel_values is not None:
+            outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
+        if input_features is not None:
+            outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True)
+        return {
+            modality: torch.cat(list(output.pooler_output))
+            for modality, output in outputs.items()
+            if output is not None
+        }
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | RWKVWorldModelOutputWithPast:
+        r"""
+        input_features_mask (`torch.Tensor` of shape `(num_clips, num_frames)` or `(num_clips, num_samples)`, *optional*):
+            0 for padding in `input_features`.
+        mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
+            Results of `get_image_features` and `get_audio_features` under "image" and "audio", in place of raw inputs.
+        """
+        if (input_ids is None) ^ (inputs_embeds is not None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            check_token_ids(input_ids, self.config.text_config.vocab_size)
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        encoded = self._encode(mm_encoder_outputs, pixel_values, input_features, input_features_mask)
+        for modality, features in encoded.items():
+            features = features.to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
+            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        return RWKVWorldModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            image_hidden_states=encoded.get("image"),
+            audio_hidden_states=encoded.get("audio"),
+        )
+
+
+@auto_docstring(
+    custom_intro="""
+    RWKV-7 with a vision tower, an audio tower or both, and a language modeling head.
+    """
+)
+# trf-ignore: TRF015 (the configuration stands in the folder configuration/)
+class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7GenerationMixin):
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embeddings.weight"}
+
+    def __init__(self, config: RWKVWorldConfig):
+        super().__init__(config)
+        self.model = RWKVWorldModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    @auto_docstring
+    def get_image_features(
+        self, pixel_values: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutputWithPooling:
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    @auto_docstring
+    def get_audio_features(
+        self,
+        input_features: torch.FloatTensor,
+        input_features_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        input_features_mask (`torch.Tensor` of shape `(num_clips, num_frames)` or `(num_clips, num_samples)`, *optional*):
+            0 for padding in `input_features`.
+        """
+        return self.model.get_audio_features(input_features, input_features_mask, **kwargs)
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | RWKVWorldCausalLMOutputWithPast:
+        r"""
+        input_features_mask (`torch.Tensor` of shape `(num_clips, num_frames)` or `(num_clips, num_samples)`, *optional*):
+            0 for padding in `input_features`.
+        mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
+            Results of `get_image_features` and `get_audio_features` under "image" and "audio", in place of raw inputs.
+
+        Example:
+
+        ```python
+        >>> from transformers import AutoModelForImageTextToText, AutoProcessor
+        >>> import rwkv7_world
+
+        >>> folder = "examples/tiny_world/checkpoint"
+        >>> model = AutoModelForImageTextToText.from_pretrained(folder)
+        >>> processor = AutoProcessor.from_pretrained(folder)
+
+        >>> content = [{"type": "image", "path": "scene.png"}, {"type": "text", "text": "what color is the circle?"}]
+        >>> inputs = processor.apply_chat_template(
+        ...     [{"role": "user", "content": content}],
+        ...     add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+        ... )
+        >>> output = model.generate(**inputs, max_new_tokens=10)
+        >>> processor.decode(output[0, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+        ```"""
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            input_features=input_features,
+            input_features_mask=input_features_mask,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return RWKVWorldCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            image_hidden_states=outputs.image_hidden_states,
+            audio_hidden_states=outputs.audio_hidden_states,
+        )
+
+
+__all__ = ["RWKVWorldForConditionalGeneration", "RWKVWorldModel", "RWKVWorldPreTrainedModel"]

@@ -1,0 +1,149 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which tokens of a batch are real and which token precedes each: padding and packing, worked out once per forward."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils.import_utils import is_tracing
+
+
+# Rows that `previous_tokens` and `last_tokens` look up: a zero row, the carried row, then the tokens themselves.
+ZERO_ROW, CARRIED_ROW, FIRST_TOKEN_ROW = 0, 1, 2
+
+
+@dataclass
+class PackedSequences:
+    """Sequences packed in the rows of a batch, as segments of the flattened (batch * time) axis.
+
+    Attributes:
+        cu_seqlens: (segments + 1,) boundaries.
+        first: (batch,) segment that begins each row: the one that continues the row's cached state.
+        last: (batch,) segment that ends each row: the one whose final state the row keeps.
+    """
+
+    cu_seqlens: torch.Tensor
+    first: torch.Tensor
+    last: torch.Tensor
+
+
+@dataclass
+class TokenLayout:
+    """The neighbours of every token. All fields are `None` for a batch without padding or packing.
+
+    Attributes:
+        mask: (batch, time) bool, true for real tokens.
+        previous: (batch, time) row of the previous real token of the same sequence, see [`TokenLayout.shift`].
+        last: (batch,) row of the last real token.
+        packed: Segments of a packed batch.
+    """
+
+    mask: torch.Tensor | None = None
+    previous: torch.Tensor | None = None
+    last: torch.Tensor | None = None
+    packed: PackedSequences | None = None
+
+    @classmethod
+    def build(
+        cls,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | dict | None = None,
+        position_ids: torch.Tensor | None = None,
+    ) -> "TokenLayout":
+        """Works out the layout of one forward pass.
+
+        Args:
+            inputs_embeds: (batch, time, hidden).
+            attention_mask: (batch, past + time), 0 for padding, anywhere in a row; or the mapping by layer type that
+                `generate` prepares for caches of fixed size.
+            position_ids: (batch, time). A position 0 on a real token that is not the first of its row starts a new
+                packed sequence.
+
+        Raises:
+            ValueError: If the mask is not two-dimensional or too short.
+        """
+        mask = _local_mask(attention_mask, inputs_embeds)
+        starts = _packed_starts(position_ids, mask, inputs_embeds)
+        if mask is None and starts is None:
+            return cls()
+        batch, time = inputs_embeds.shape[:2]
+        rows = torch.arange(FIRST_TOKEN_ROW, time + FIRST_TOKEN_ROW, device=inputs_embeds.device).expand(batch, time)
+        if mask is not None:
+            rows = rows.masked_fill(~mask, CARRIED_ROW)
+        latest = rows.cummax(dim=1).values  # (B, T) row of the last real token up to and including each
+        previous = torch.cat([torch.full_like(latest[:, :1], CARRIED_ROW), latest[:, :-1]], dim=1)
+        if starts is None:
+            return cls(mask, previous, latest[:, -1])
+        return cls(mask, previous.masked_fill(starts, ZERO_ROW), latest[:, -1], _pack(starts))
+
+    def shift(self, hidden_states: torch.Tensor, carried: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The previous token of every token, and the token that the next forward pass has to carry.
+
+        Args:
+            hidden_states: (batch, time, hidden).
+            carried: (batch, hidden), last real token of the forward pass before.
+
+        Returns:
+            (batch, time, hidden) and (batch, hidden).
+        """
+        if self.previous is None:
+            return torch.cat([carried[:, None], hidden_states[:, :-1]], dim=1), hidden_states[:, -1]
+        table = torch.cat([torch.zeros_like(carried)[:, None], carried[:, None], hidden_states], dim=1)
+        rows = torch.cat([self.previous, self.last[:, None]], dim=1)[..., None]  # (B, T + 1, 1)
+        found = table.gather(1, rows.expand(-1, -1, hidden_states.shape[-1]))
+        return found[:, :-1], found[:, -1]
+
+
+def _local_mask(attention_mask, inputs_embeds) -> torch.Tensor | None:
+    """The bool mask of the current tokens, or `None` if all are real."""
+    if isinstance(attention_mask, dict):
+        attention_mask = attention_mask["linear_attention"]
+    if attention_mask is None:
+        return None
+    time = inputs_embeds.shape[1]
+    if attention_mask.dim() != 2 or attention_mask.shape[1] < time:
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}, expected (batch, past + {time}): "
+            "a recurrent model has no other mask than padding."
+        )
+    mask = attention_mask[:, -time:].bool()
+    return None if not is_tracing(mask) and mask.all() else mask
+
+
+def _packed_starts(position_ids, mask, inputs_embeds) -> torch.Tensor | None:
+    """(batch, time) bool, true where a packed sequence starts inside a row, or `None` if none does."""
+    batch, time = inputs_embeds.shape[:2]
+    if position_ids is None or time == 1:
+        return None
+    starts = (position_ids == 0).expand(batch, time)
+    if mask is None:
+        starts = torch.cat([torch.zeros_like(starts[:, :1]), starts[:, 1:]], dim=1)
+    else:
+        starts = starts & mask & (mask.cumsum(dim=1) > 1)
+    return starts if starts.any() else None
+
+
+def _pack(starts: torch.Tensor) -> PackedSequences:
+    """Segments of the flattened batch; every row begins one too."""
+    batch, time = starts.shape
+    row_start = torch.zeros_like(starts)
+    row_start[:, 0] = True
+    starts = (starts | row_start).flatten()
+    boundaries = starts.nonzero().flatten()
+    segment = starts.cumsum(0).view(batch, time) - 1
+    return PackedSequences(
+        cu_seqlens=torch.cat([boundaries, boundaries.new_full((1,), batch * time)]),
+        first=segment[:, 0],
+        last=segment[:, -1],
+    )

@@ -1,0 +1,214 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The processor of the composite: text, images and clips in, what the model's forward takes out."""
+
+from functools import partial
+
+import numpy as np
+from transformers.audio_utils import load_audio
+from transformers.image_utils import get_image_size, to_numpy_array
+from transformers.processing_utils import MultiModalData, ProcessorMixin
+from transformers.utils import auto_docstring
+
+from ..configuration.configuration_rwkv_world import RWKVWorldConfig
+from ..configuration.feature_lengths import audio_frame_length, convolution_length
+from .chat_templates import WORLD_CHAT_TEMPLATE
+
+
+@auto_docstring
+class RWKVWorldProcessor(ProcessorMixin):
+    # Real lengths of clips are needed to write as many placeholders as the model makes features
+    audio_kwargs = {"return_attention_mask": True}
+
+    def __init__(
+        self,
+        image_processor=None,
+        feature_extractor=None,
+        tokenizer=None,
+        chat_template=None,
+        patch_size=None,
+        num_additional_image_tokens=0,
+        vision_feature_select_strategy="full",
+        audio_encoder_convolutions=None,
+        audio_max_frames=None,
+        audio_projector_convolution=None,
+        **kwargs,
+    ):
+        r"""
+        patch_size (`int`, *optional*):
+            Patch size of the vision encoder.
+        num_additional_image_tokens (`int`, *optional*, defaults to 0):
+            Class and register tokens that the vision encoder puts in front of the patches.
+        vision_feature_select_strategy (`str`, *optional*, defaults to `"full"`):
+            `"full"` if the model keeps every feature, `"default"` if it keeps only those of patches.
+        audio_encoder_convolutions (`list[list[int]]`, *optional*):
+            (kernel size, stride, padding) of the convolutions that shorten a clip inside the audio encoder.
+        audio_max_frames (`int`, *optional*):
+            Most frames that the audio encoder gives.
+        audio_projector_convolution (`list[int]`, *optional*):
+            (kernel size, stride, padding) of the speech projector's convolution.
+        """
+        if tokenizer is None:
+            raise ValueError("RWKVWorldProcessor needs a tokenizer.")
+        self.patch_size = patch_size
+        self.num_additional_image_tokens = num_additional_image_tokens
+        self.vision_feature_select_strategy = vision_feature_select_strategy
+        self.audio_encoder_convolutions = audio_encoder_convolutions
+        self.audio_max_frames = audio_max_frames
+        self.audio_projector_convolution = audio_projector_convolution
+        self.image_token, self.image_token_id = tokenizer.image_token, tokenizer.image_token_id
+        self.audio_token, self.audio_token_id = tokenizer.audio_token, tokenizer.audio_token_id
+
+        parts = {"image_processor": image_processor, "feature_extractor": feature_extractor, "tokenizer": tokenizer}
+        parts = {name: part for name, part in parts.items() if part is not None}
+        # The base class takes every part named in the signature for present; this processor has those it was given
+        self.get_attributes = partial(list, tuple(parts))
+        super().__init__(chat_template=chat_template or WORLD_CHAT_TEMPLATE, **parts)
+
+    @classmethod
+    def from_model_config(
+        cls, config: RWKVWorldConfig, tokenizer, image_processor=None, feature_extractor=None, chat_template=None
+    ) -> "RWKVWorldProcessor":
+        """A processor whose placeholder counts agree with a model of this configuration.
+
+        Args:
+            config: Configuration of the model.
+            tokenizer: A World tokenizer.
+            image_processor: Stock image processor of the vision encoder, for a model with eyes.
+            feature_extractor: Stock feature extractor of the audio encoder, for a model with ears.
+            chat_template: Jinja template; the World template by default.
+        """
+        options = {}
+        if config.vision_config is not None:
+            options["patch_size"] = config.vision_config.patch_size
+            options["num_additional_image_tokens"] = config.num_additional_image_tokens
+            options["vision_feature_select_strategy"] = config.vision_feature_select_strategy
+        if config.audio_config is not None:
+            options["audio_encoder_convolutions"] = config.audio_encoder_convolutions
+            options["audio_max_frames"] = config.audio_max_frames
+            options["audio_projector_convolution"] = config.audio_projector_convolution
+        return cls(image_processor, feature_extractor, tokenizer, chat_template=chat_template, **options)
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
+        """Loads the parts that were saved, and `None` for those this processor does not have."""
+        saved = [name for name in cls.get_attributes() if name == "tokenizer" or name in (processor_dict or {})]
+        loader = type(cls.__name__, (cls,), {"get_attributes": partial(list, saved)})
+        parts = super(RWKVWorldProcessor, loader)._get_arguments_from_pretrained(
+            pretrained_model_name_or_path, processor_dict, **kwargs
+        )
+        by_name = dict(zip(saved, parts))
+        return [by_name.get(name) for name in cls.get_attributes()]
+
+    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Refuses inputs this processor has no part for, and brings clips to mono at the encoder's rate."""
+        if videos is not None:
+            raise ValueError("Videos are not supported: pass frames as images.")
+        if images is not None and not hasattr(self, "image_processor"):
+            raise ValueError("Images were given to a processor without an image_processor: the model has no eyes.")
+        if audio is not None:
+            if not hasattr(self, "feature_extractor"):
+                raise ValueError("Audio was given to a processor without a feature_extractor: the model has no ears.")
+            sampling_rate = kwargs.get("sampling_rate", (kwargs.get("audio_kwargs") or {}).get("sampling_rate"))
+            clips = audio if isinstance(audio, (list, tuple)) and not _is_sample(audio) else [audio]
+            audio = [self._prepare_clip(clip, sampling_rate) for clip in clips]
+        return super().prepare_inputs_layout(images=images, text=text, audio=audio, **kwargs)
+
+    def _prepare_clip(self, clip, sampling_rate: int | None) -> np.ndarray:
+        """One clip, (samples,) float32 at the feature extractor's rate, from a path, URL, array or `datasets` row."""
+        target = self.feature_extractor.sampling_rate
+        if isinstance(clip, str):
+            clip, sampling_rate = load_audio(clip, sampling_rate=target), target
+        elif isinstance(clip, dict):
+            clip, sampling_rate = clip["array"], clip["sampling_rate"]
+        clip = np.asarray(clip, dtype=np.float32)
+        if clip.ndim == 2:
+            clip = clip.mean(axis=int(clip.shape[1] < clip.shape[0]))  # mono
+        if clip.ndim != 1 or clip.size == 0:
+            raise ValueError(f"An audio clip is empty or no waveform: its shape is {clip.shape}.")
+        if sampling_rate is None:
+            raise ValueError(f"The sampling rate of an audio array is unknown: pass sampling_rate (model: {target}).")
+        if sampling_rate != target:
+            import soxr
+
+            clip = soxr.resample(clip, sampling_rate, target)
+        return clip
+
+    def _process_audio(self, audio, **kwargs):
+        self._check_window(audio)
+        kwargs["sampling_rate"] = self.feature_extractor.sampling_rate
+        # An encoder with a window takes nothing but whole windows, whatever padding the text gets
+        kwargs["padding"] = True if self.audio_max_frames is None else "max_length"
+        features = self.feature_extractor(audio, **kwargs)
+        # One name for spectrograms and waveforms
+        values = features["input_features"] if "input_features" in features else features["input_values"]
+        processed = {"input_features": values, "input_features_mask": features["attention_mask"]}
+        replacements = [self.replace_audio_token(processed, audio_idx=index) for index in range(len(audio))]
+        return processed, replacements
+
+    def _check_window(self, clips) -> None:
+        window = getattr(self.feature_extractor, "n_samples", None)
+        longest = max(len(clip) for clip in clips)
+        if window is not None and longest > window:
+            rate = self.feature_extractor.sampling_rate
+            raise ValueError(
+                f"An audio clip of {longest / rate:.1f} s is longer than the encoder's window of {window / rate:.1f} s."
+            )
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+        """As many placeholders as the model makes features of the image."""
+        height, width = get_image_size(to_numpy_array(image_inputs["pixel_values"][image_idx]))
+        return self.image_token * self._num_image_tokens(height, width)
+
+    def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs) -> str:
+        """As many placeholders as the model makes features of the clip."""
+        length = int(np.asarray(audio_inputs["input_features_mask"][audio_idx]).sum())
+        return self.audio_token * self._num_audio_tokens(length)
+
+    def _num_image_tokens(self, height: int, width: int) -> int:
+        patches = (height // self.patch_size) * (width // self.patch_size)
+        return patches + (self.num_additional_image_tokens if self.vision_feature_select_strategy == "full" else 0)
+
+    def _num_audio_tokens(self, length: int) -> int:
+        frames = audio_frame_length(length, self.audio_encoder_convolutions, self.audio_max_frames)
+        tokens = convolution_length(frames, *self.audio_projector_convolution) if frames > 0 else 0
+        if tokens <= 0:
+            raise ValueError(f"An audio clip of {length} steps is too short: the encoder makes no frame of it.")
+        return tokens
+
+    def _get_num_multimodal_tokens(self, image_sizes=None, **kwargs) -> MultiModalData:
+        """Placeholders of images of the given (height, width), for serving engines."""
+        if image_sizes is None:
+            return MultiModalData()
+        size = self.image_processor.size
+        tokens = self._num_image_tokens(size["height"], size["width"])
+        return MultiModalData(num_image_tokens=[tokens] * len(image_sizes), num_image_patches=[1] * len(image_sizes))
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of everything this processor returns."""
+        names = list(self.tokenizer.model_input_names)
+        if hasattr(self, "image_processor"):
+            names.append("pixel_values")
+        if hasattr(self, "feature_extractor"):
+            names += ["input_features", "input_features_mask"]
+        return names
+
+
+def _is_sample(audio) -> bool:
+    """Whether a list is one waveform rather than a list of clips."""
+    return len(audio) > 0 and isinstance(audio[0], (int, float))
+
+
+__all__ = ["RWKVWorldProcessor"]
