@@ -132,8 +132,8 @@ class RWKV7Config(PreTrainedConfig):
         num_heads = self.hidden_size // self.head_dim
         if self.num_heads not in (None, num_heads):
             logger.warning_once(
-                f"num_heads={self.num_heads} does not fit hidden_size={self.hidden_size} and head_dim={self.head_dim}; "
-                f"using {num_heads}."
+                f"num_heads={self.num_heads} does not fit hidden_size={self.hidden_size} and "
+                f"head_dim={self.head_dim}; using {num_heads}."
             )
         self.num_heads = num_heads
         if self.layer_types is None:

@@ -136,9 +136,8 @@ class RWKVWorldConfig(PreTrainedConfig):
         """(kernel size, stride, padding) of the convolutions that shorten a clip inside the audio encoder."""
         if self.audio_config.model_type == "whisper":
             return [_WHISPER_FRAMES]
-        return [
-            [kernel, stride, 0] for kernel, stride in zip(self.audio_config.conv_kernel, self.audio_config.conv_stride)
-        ]
+        sizes = zip(self.audio_config.conv_kernel, self.audio_config.conv_stride, strict=True)
+        return [[kernel_size, stride, 0] for kernel_size, stride in sizes]
 
     @property
     def audio_max_frames(self) -> int | None:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How many tokens a clip becomes: shared by the processor, which writes the placeholders, and the model, which fills them."""
+"""How many tokens a clip becomes: the processor writes so many placeholders, and the model fills them."""
 
 from typing import TypeVar
 

@@ -156,5 +156,5 @@ def _check_cu_seqlens(cu_seqlens, r) -> int:
     if not torch.compiler.is_compiling():
         ascending = bool((cu_seqlens.diff() >= 0).all())
         if not ascending or cu_seqlens[0] != 0 or cu_seqlens[-1] != r.shape[1]:
-            raise ValueError(f"cu_seqlens must rise from 0 to the time length {r.shape[1]}, got {cu_seqlens.tolist()}.")
+            raise ValueError(f"cu_seqlens must rise from 0 to the time {r.shape[1]}, got {cu_seqlens.tolist()}.")
     return len(cu_seqlens) - 1

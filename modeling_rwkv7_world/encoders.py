@@ -45,8 +45,8 @@ def encode_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Ten
     if tower.config.feat_extract_norm != "group":
         return tower(input_features, attention_mask=mask).last_hidden_state
     # The first convolution is normalised over time, so padding would change the real frames
+    lengths = mask.sum(dim=-1).tolist()
     clips = [
-        tower(clip[None, :length]).last_hidden_state[0]
-        for clip, length in zip(input_features, mask.sum(dim=-1).tolist())
+        tower(clip[None, :length]).last_hidden_state[0] for clip, length in zip(input_features, lengths, strict=True)
     ]
     return nn.utils.rnn.pad_sequence(clips, batch_first=True)

@@ -131,7 +131,10 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             raise ValueError("pixel_values were given to a model without a vision tower (vision_config is None).")
         layer = self.config.vision_feature_layer
         outputs = self.vision_tower(
-            pixel_values.to(self.vision_tower.dtype), output_hidden_states=layer is not None, return_dict=True, **kwargs
+            pixel_values.to(self.vision_tower.dtype),
+            output_hidden_states=layer is not None,
+            return_dict=True,
+            **kwargs,
         )
         features = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
         # CODEPATH: WorldRWKV keeps CLIP's class token ("full"), LLaVA-style models keep only patches ("default")
@@ -150,10 +153,10 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
-        input_features (`torch.FloatTensor` of shape `(num_clips, num_mels, num_frames)` or `(num_clips, num_samples)`):
+        input_features (`torch.FloatTensor` of shape `(clips, mels, frames)` or `(clips, samples)`):
             Log-mel spectrograms for Whisper, waveforms for the other encoders. `pooler_output` of the result is a list
             of `(tokens, hidden_size)`, one for each clip, without the tokens of padding.
-        input_features_mask (`torch.Tensor` of shape `(num_clips, num_frames)` or `(num_clips, num_samples)`, *optional*):
+        input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding.
         """
         if self.config.audio_config is None:
@@ -168,7 +171,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # The projector's convolution sees zeros after the last frame, as for a clip on its own
         projected = self.audio_projector(frames.masked_fill(padded[..., None], 0))
         token_lengths = convolution_length(lengths, *self.config.audio_projector_convolution)
-        clips = [clip[:length] for clip, length in zip(projected, token_lengths)]
+        clips = [clip[:length] for clip, length in zip(projected, token_lengths, strict=True)]
         return BaseModelOutputWithPooling(last_hidden_state=frames, pooler_output=clips)
 
     def get_placeholder_mask(
@@ -234,7 +237,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | RWKVWorldModelOutputWithPast:
         r"""
-        input_features_mask (`torch.Tensor` of shape `(num_clips, num_frames)` or `(num_clips, num_samples)`, *optional*):
+        input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding in `input_features`.
         mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
             Results of `get_image_features` and `get_audio_features` under "image" and "audio", in place of raw inputs.
@@ -302,7 +305,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
-        input_features_mask (`torch.Tensor` of shape `(num_clips, num_frames)` or `(num_clips, num_samples)`, *optional*):
+        input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding in `input_features`.
         """
         return self.model.get_audio_features(input_features, input_features_mask, **kwargs)
@@ -325,7 +328,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | RWKVWorldCausalLMOutputWithPast:
         r"""
-        input_features_mask (`torch.Tensor` of shape `(num_clips, num_frames)` or `(num_clips, num_samples)`, *optional*):
+        input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding in `input_features`.
         mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
             Results of `get_image_features` and `get_audio_features` under "image" and "audio", in place of raw inputs.

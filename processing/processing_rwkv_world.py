@@ -108,7 +108,7 @@ class RWKVWorldProcessor(ProcessorMixin):
         parts = super(RWKVWorldProcessor, loader)._get_arguments_from_pretrained(
             pretrained_model_name_or_path, processor_dict, **kwargs
         )
-        by_name = dict(zip(saved, parts))
+        by_name = dict(zip(saved, parts, strict=True))
         return [by_name.get(name) for name in cls.get_attributes()]
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
@@ -163,7 +163,8 @@ class RWKVWorldProcessor(ProcessorMixin):
         if window is not None and longest > window:
             rate = self.feature_extractor.sampling_rate
             raise ValueError(
-                f"An audio clip of {longest / rate:.1f} s is longer than the encoder's window of {window / rate:.1f} s."
+                f"An audio clip of {longest / rate:.2f} s is longer than the encoder's window of "
+                f"{window / rate:.2f} s."
             )
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:

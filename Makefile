@@ -1,0 +1,62 @@
+# Every target makes the environment it needs in $(VENV) first; once made, it is used at once until setup.cfg,
+# pyproject.toml or constraints.txt changes. PyTorch goes in first and alone, so that nothing pulls in another build.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Options for the installation of PyTorch only, for instance an --index-url with CPU builds.
+TORCH_PIP_ARGS ?=
+# Options for the job itself, for instance: make test ARGS="-k tokenizer -x"
+ARGS ?=
+
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+TINY_WORLD := examples/tiny_world
+TINY_WORLD_DATA := build/tiny_world/data
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint tiny-world env-test
+
+help:
+	@echo "make demo        show the shipped example model pictures and clips, and what it answers"
+	@echo "make test        run the tests"
+	@echo "make lint        run ruff and the model linter"
+	@echo "make tiny-world  make the example's data and train its model from nothing"
+	@echo
+	@echo "PYTHON=$(PYTHON)  the interpreter that $(VENV) is made with"
+	@echo "ARGS=...         options for the job: make test ARGS=\"-k tokenizer -x\""
+	@echo "TORCH_PIP_ARGS=...  options for the installation of PyTorch"
+
+demo: $(VENV)/.installed-demo
+	$(RUN) $(TINY_WORLD)/demo.py $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mlinter modeling_rwkv7_world configuration processing
+
+tiny-world: $(VENV)/.installed-train
+	$(RUN) $(TINY_WORLD)/make_data.py $(TINY_WORLD_DATA)
+	$(RUN) $(TINY_WORLD)/train.py $(TINY_WORLD_DATA) $(TINY_WORLD)/checkpoint $(ARGS)
+	$(RUN) $(TINY_WORLD)/make_samples.py $(TINY_WORLD)/samples
+	$(RUN) $(TINY_WORLD)/score.py $(TINY_WORLD)/checkpoint --json $(TINY_WORLD)/scores.json
+
+env-test: $(VENV)/.installed-test
+
+# A python3 without `ensurepip` (Debian's, without python3-venv) still has pip, which can install itself elsewhere.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "transformers 5.23 needs Python 3.11 or newer: \
+	make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv --clear $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(RUN) install pip; }
+	@touch $@
+
+$(VENV)/.torch: constraints.txt | $(VENV)/.created
+	$(PIP) install -c constraints.txt $(TORCH_PIP_ARGS) torch
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.torch setup.cfg pyproject.toml
+	$(PIP) install -c constraints.txt -e ".[$*]"
+	@touch $@

@@ -1,0 +1,101 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What every sub-command shares: the parser, errors of one line, and number types that check their range."""
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+
+PROGRAM = "rwkv7-world"
+EXIT_OK = 0
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+# Errors that say by themselves what was wrong with what the user gave; of others the class is named too.
+_SELF_EXPLAINING = (ValueError, OSError)
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that keeps the layout of its epilog and complains in one line."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_ERROR, f"{PROGRAM}: error: {message} (see {self.prog} --help)\n")
+
+
+def first_line(error: BaseException) -> str:
+    """First line of the message of `error` that is not blank, led by the class unless the message stands alone."""
+    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, _SELF_EXPLAINING) and message:
+        return message
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def report_error(error: Exception, *, debug: bool) -> None:
+    """Prints `error` to stderr: one line, after the traceback if `debug`."""
+    if debug:
+        traceback.print_exception(error)
+    print(f"{PROGRAM}: error: {first_line(error)}", file=sys.stderr)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silences warnings, log lines and the bar of weight loading, so that an error is the only line on stderr.
+
+    Bars of downloads stay.
+    """
+    from huggingface_hub.utils import enable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    hub_verbosity, verbosity = hub_logging.get_verbosity(), transformers_logging.get_verbosity()
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    hub_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    enable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hub_logging.set_verbosity(hub_verbosity)
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+
+
+def discard_stdout() -> None:
+    """Points stdout to nowhere once its reader is gone, so that the interpreter's last flush does not complain."""
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, sys.stdout.fileno())
+    os.close(null_device)
+
+
+def number(kind: type, is_valid: Callable[[float], bool], expected: str) -> Callable[[str], float]:
+    """An argparse type: text to a number of `kind` for which `is_valid` holds.
+
+    Args:
+        kind: `int` or `float`.
+        is_valid: Whether a number is in range.
+        expected: The range in words, for the complaint.
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not is_valid(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+        return value
+
+    return parse

@@ -1,0 +1,102 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a model, its configuration and its processor by the Auto classes, with complaints that name the model.
+
+Whoever imports this has imported the package, and thereby registered our model types with the Auto classes. Code that
+a repository carries is never run.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import first_line
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+MAX_WEIGHTS_NAMED = 3
+
+
+def load_config(model: str) -> "PreTrainedConfig":
+    """Configuration of `model`, a folder or a Hub id; its `name_or_path` is what the other functions load by.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, nor such a model on the Hub.
+        ValueError: If the folder holds no configuration, or one that cannot be used.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(model).expanduser()
+    if folder.exists():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{model}: not a model folder, it holds no config.json")
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if _can_only_be_folder(model) or ("/" in model and folder.parent.is_dir()):
+        raise FileNotFoundError(f"{model}: no such model folder")
+    try:
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+    except OSError as error:
+        message = f"{model}: neither a folder here nor a model that the Hub gives ({first_line(error)})"
+        raise FileNotFoundError(message) from error
+
+
+def is_composite(config: "PreTrainedConfig") -> bool:
+    """Whether the model has encoders around its text model, and so a processor rather than only a tokenizer."""
+    return config.get_text_config() is not config
+
+
+def load_processor(config: "PreTrainedConfig") -> "ProcessorMixin | PreTrainedTokenizerBase":
+    """The processor of a composite model, the tokenizer of a text model."""
+    from transformers import AutoProcessor, AutoTokenizer
+
+    auto_class = AutoProcessor if is_composite(config) else AutoTokenizer
+    return auto_class.from_pretrained(config.name_or_path, trust_remote_code=False)
+
+
+def load_model(config: "PreTrainedConfig", dtype: str, device: "torch.device") -> "PreTrainedModel":
+    """The model on `device`, ready to generate.
+
+    Args:
+        config: From [`load_config`].
+        dtype: One of `DTYPES`; `auto` is what the weights were saved in.
+        device: Where to put it.
+
+    Raises:
+        ValueError: If weights are missing, which transformers would replace by random ones.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
+
+    auto_class = AutoModelForMultimodalLM if is_composite(config) else AutoModelForCausalLM
+    model, report = auto_class.from_pretrained(
+        config.name_or_path, dtype=dtype, trust_remote_code=False, output_loading_info=True
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        named = ", ".join(missing[:MAX_WEIGHTS_NAMED]) + (" ..." if len(missing) > MAX_WEIGHTS_NAMED else "")
+        raise ValueError(f"{config.name_or_path}: weights are missing, {len(missing)} in all: {named}")
+    return model.to(device).eval()
+
+
+def pick_device(name: str | None) -> "torch.device":
+    """The device called `name`; without a name a GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: If no such device can be used here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name} cannot be used here ({first_line(error)})") from error
+    return device
+
+
+def _can_only_be_folder(model: str) -> bool:
+    """Whether `model` cannot be a Hub id, which is `owner/name` or `name`."""
+    return model.startswith((".", "~", "/")) or model.endswith("/") or model.count("/") > 1 or "\\" in model

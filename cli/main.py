@@ -1,0 +1,77 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Entry point of the `rwkv7-world` command: picks the sub-command and turns every error into one line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from . import generate
+from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
+
+
+_EPILOG = f"""\
+example:
+  {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments after the program's name; those of the process if `None`.
+
+    Returns:
+        The exit status: 0, 2 after an error, 130 after Ctrl-C. A reader of stdout that leaves early is no error.
+
+    Raises:
+        SystemExit: From argparse: 0 after --help and --version, 2 if the arguments cannot be understood.
+    """
+    try:
+        return _parse_and_run(argv)
+    except BrokenPipeError:
+        discard_stdout()
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def build_parser() -> Parser:
+    """The parser of the command with all its sub-commands."""
+    parser = Parser(prog=PROGRAM, description="RWKV-7 World: models that read, see and listen.", epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    generate.add_parser(commands)
+    return parser
+
+
+def _parse_and_run(argv: Sequence[str] | None) -> int:
+    try:
+        args = build_parser().parse_args(argv)
+        return _run(args)
+    finally:
+        sys.stdout.flush()  # here, where a closed stdout is still handled, not when the interpreter ends
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        args.run(args)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        report_error(error, debug=args.debug)
+        return EXIT_ERROR
+    return EXIT_OK
+
+
+def _version() -> str:
+    try:
+        return version(PROGRAM)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

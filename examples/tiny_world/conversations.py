@@ -1,0 +1,48 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of Tiny World's data as conversations, the only form in which the model ever sees them."""
+
+import io
+
+import numpy as np
+from make_data import vocabulary_words
+from PIL import Image
+from speech import SAMPLE_RATE
+
+from rwkv7_world import RWKVWorldTokenizer
+
+
+SPEECH_QUESTION = "what is said?"
+
+
+def build_tokenizer() -> RWKVWorldTokenizer:
+    """A World tokenizer of a few hundred tokens: every word of the data with and without a space, and all bytes."""
+    words = {*vocabulary_words(), *SPEECH_QUESTION.strip("?").split(), "User", "Assistant"}
+    return RWKVWorldTokenizer.from_tokens([(space + word).encode() for word in sorted(words) for space in ("", " ")])
+
+
+def to_conversation(row: dict, with_answer: bool) -> list[dict]:
+    """A row of a speech or a scenes set as messages in the format of `apply_chat_template`."""
+    if "audio" in row:
+        waveform = np.frombuffer(row["audio"], "<i2").astype(np.float32) / 2**15
+        media, question, answer = {"type": "audio", "audio": waveform}, SPEECH_QUESTION, row["text"]
+    else:
+        picture = Image.open(io.BytesIO(row["image"]))
+        media, question, answer = {"type": "image", "image": picture}, row["question"], row["answer"]
+    messages = [{"role": "user", "content": [media, {"type": "text", "text": question}]}]
+    if with_answer:
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return messages
+
+
+def encode(processor, rows: list[dict], with_answer: bool, **kwargs):
+    """A padded batch of rows, as tensors; waveforms are at the data's sampling rate."""
+    return processor.apply_chat_template(
+        [to_conversation(row, with_answer) for row in rows],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=not with_answer,
+        processor_kwargs={"padding": True, "sampling_rate": SAMPLE_RATE},
+        **kwargs,
+    )

@@ -1,0 +1,137 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Random RWKV-7 checkpoints in BlinkDL's `.pth` format, the `rwkv` package that runs them, and their names in our model.
+
+The mapping here is written for the tests, apart from the library's own conversion, so that each can catch the other.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rwkv7_world import RWKV7Config
+
+
+HEAD_SIZE = 64  # the `rwkv` package has the GroupNorm epsilon of this head size written into it
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a checkpoint. The defaults of the widths are none that a formula gives."""
+
+    layers: int = 2
+    hidden: int = 128
+    vocab: int = 90
+    decay_rank: int = 24
+    a_rank: int = 40
+    v_rank: int = 8
+    gate_rank: int = 56
+    ffn: int = 320
+    layer_0_has_v: bool = False
+    seed: int = 0
+
+
+def random_checkpoint(sizes: Sizes) -> dict[str, torch.Tensor]:
+    """A float32 checkpoint in which no tensor is constant or zero, with logits of order 1 to 10."""
+    generator = torch.Generator().manual_seed(sizes.seed)
+    hidden = sizes.hidden
+
+    def normal(*shape, mean=0.0, scale=1.0):
+        return mean + scale * torch.randn(*shape, generator=generator)
+
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(1, 1, hidden, generator=generator)
+
+    def matrix(rows, columns, inputs, gain):
+        return normal(rows, columns, scale=gain / inputs**0.5)
+
+    def norm(name):
+        return {f"{name}.weight": normal(hidden, mean=1, scale=0.2), f"{name}.bias": normal(hidden, scale=0.2)}
+
+    tensors = {"emb.weight": normal(sizes.vocab, hidden)}
+    for layer in range(sizes.layers):
+        block, att, ffn = f"blocks.{layer}.", f"blocks.{layer}.att.", f"blocks.{layer}.ffn."
+        for name in ("ln0", "ln1", "ln2") if layer == 0 else ("ln1", "ln2"):
+            tensors |= norm(block + name)
+        tensors |= {att + f"x_{s}": uniform(0, 1) for s in "rwkvag"}
+        ranks = {"w": sizes.decay_rank, "a": sizes.a_rank, "v": sizes.v_rank, "g": sizes.gate_rank}
+        for s, rank in ranks.items():
+            if s == "v" and layer == 0 and not sizes.layer_0_has_v:
+                continue
+            tensors[att + f"{s}1"] = matrix(hidden, rank, hidden, gain=0.5)
+            tensors[att + f"{s}2"] = matrix(rank, hidden, rank, gain=1.0)
+            if s != "g":
+                tensors[att + f"{s}0"] = uniform(-6, 3) if s == "w" else uniform(-1, 1)
+        tensors[att + "k_k"], tensors[att + "k_a"] = uniform(0.4, 1.0), uniform(0.7, 1.3)
+        tensors[att + "r_k"] = normal(hidden // HEAD_SIZE, HEAD_SIZE, scale=0.1)
+        for name in ("receptance", "key", "value", "output"):
+            tensors[att + f"{name}.weight"] = matrix(hidden, hidden, hidden, gain=0.5)
+        tensors |= norm(att + "ln_x")
+        tensors[ffn + "x_k"] = uniform(0, 1)
+        tensors[ffn + "key.weight"] = matrix(sizes.ffn, hidden, hidden, gain=1.0)
+        tensors[ffn + "value.weight"] = matrix(hidden, sizes.ffn, sizes.ffn, gain=0.5)
+    return tensors | norm("ln_out") | {"head.weight": matrix(sizes.vocab, hidden, hidden, gain=2.0)}
+
+
+def config_of(checkpoint: dict[str, torch.Tensor]) -> RWKV7Config:
+    """Our configuration of a checkpoint, all sizes read from its shapes; no token ends a generation."""
+    vocab_size, hidden_size = checkpoint["emb.weight"].shape
+    last = max(int(name.split(".")[1]) for name in checkpoint if name.startswith("blocks."))
+    att = f"blocks.{last}.att."
+    return RWKV7Config(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=last + 1,
+        head_dim=checkpoint[att + "r_k"].shape[1],
+        intermediate_size=checkpoint["blocks.0.ffn.key.weight"].shape[0],
+        decay_low_rank_dim=checkpoint[att + "w1"].shape[1],
+        a_low_rank_dim=checkpoint[att + "a1"].shape[1],
+        v_low_rank_dim=checkpoint[att + "v1"].shape[1] if last else None,
+        gate_low_rank_dim=checkpoint[att + "g1"].shape[1],
+        eos_token_id=None,
+    )
+
+
+def fla_state_dict(checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint under the names of the fla format."""
+    modules = {
+        "ln0": "pre_norm",
+        "ln1": "attn_norm",
+        "ln2": "ffn_norm",
+        "att": "attn",
+        "ln_x": "g_norm",
+        "receptance": "r_proj",
+        "output": "o_proj",
+    }
+    outside = {"emb.weight": "model.embeddings.weight", "head.weight": "lm_head.weight"}
+    outside |= {f"ln_out.{end}": f"model.norm.{end}" for end in ("weight", "bias")}
+    renamed = {}
+    for name, tensor in checkpoint.items():
+        if name in outside:
+            renamed[outside[name]] = tensor
+            continue
+        if name.startswith("blocks.0.att.v") and not name.startswith("blocks.0.att.value"):
+            continue
+        _, layer, *path = name.split(".")
+        inside_attention, last = path[0] == "att", path[-1]
+        path = [modules.get(part, part) for part in path]
+        if inside_attention and last in ("key", "value") or path[:2] in (["attn", "key"], ["attn", "value"]):
+            path[1] = f"{path[1][0]}_proj"
+        if inside_attention and last in {s + digit for s in "wavg" for digit in "012"}:
+            path[-1] = f"{last[0]}_lora.lora." + {"0": "2.bias", "1": "0.weight", "2": "2.weight"}[last[1]]
+            tensor = tensor.flatten() if last[1] == "0" else tensor.T
+        elif last in ("k_k", "k_a") or path == ["ffn", "x_k"]:
+            tensor = tensor.flatten()
+        renamed[".".join(["model.layers", layer, *path])] = tensor.contiguous()
+    return renamed
+
+
+def load_in_rwkv_package(checkpoint: dict[str, torch.Tensor], folder: Path):
+    """The checkpoint as a model of the `rwkv` package, float32 on the CPU, through a file in `folder`."""
+    os.environ.update(RWKV_V7_ON="1", RWKV_JIT_ON="0", RWKV_CUDA_ON="0")  # read when the module is imported
+    from rwkv.model import RWKV
+
+    torch.save(checkpoint, folder / "checkpoint.pth")
+    return RWKV(model=str(folder / "checkpoint"), strategy="cpu fp32")
