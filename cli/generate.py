@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         processor = load_processor(config)
         inputs = _encode(processor, args) if is_composite(config) else _encode_text(processor, args)
         model = load_model(config, args.dtype, device)
-        _answer(model, getattr(processor, "tokenizer", processor), inputs, args)
+        _answer(model, processor, inputs, args)
 
 
 def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +165,7 @@ def _apply_chat_template(processor: Any, conversation: list[dict[str, Any]]) -> 
 
 def _answer(
     model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    decoder: "ProcessorMixin | PreTrainedTokenizerBase",
     inputs: dict[str, "torch.Tensor"],
     args: argparse.Namespace,
 ) -> None:
@@ -176,11 +176,11 @@ def _answer(
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
     }
-    streamer = None if args.no_stream else TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer = None if args.no_stream else TextStreamer(decoder, skip_prompt=True, skip_special_tokens=True)
     output = model.generate(**inputs, **_sampling(args), max_new_tokens=args.max_new_tokens, streamer=streamer)
     if args.no_stream:
         answer = output[0, inputs["input_ids"].shape[1] :]
-        print(tokenizer.decode(answer, skip_special_tokens=True))
+        print(decoder.decode(answer, skip_special_tokens=True))
 
 
 def _sampling(args: argparse.Namespace) -> dict[str, Any]:

@@ -281,6 +281,11 @@ class RWKV7PreTrainedModel(PreTrainedModel):
     _is_stateful = True
     _can_record_outputs = {"hidden_states": RWKV7Block}
 
+    def _initialize_weights(self, module, is_custom_code: bool = False):
+        # transformers skips modules of custom code whose own parameters were loaded, and with them the missing weights
+        # of their children; `init` leaves loaded weights alone, so nothing has to be skipped
+        super()._initialize_weights(module, is_custom_code=False)
+
     def _init_weights(self, module):
         super()._init_weights(module)
         if isinstance(module, RWKV7Attention):
@@ -339,7 +344,8 @@ class RWKV7Model(RWKV7PreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = RWKV7Cache(self.config)
 
-        layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids)
+        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length)
         hidden_states, v_first = inputs_embeds, None
         for layer in self.layers:
             hidden_states, v_first = layer(hidden_states, v_first, layout, past_key_values=past_key_values)

@@ -192,18 +192,23 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         Raises:
             ValueError: If there are not as many placeholders as features.
         """
-        token_id = self.config.image_token_id if modality == "image" else self.config.audio_token_id
-        if input_ids is None:
-            token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
-            mask = (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
-        else:
-            mask = input_ids == token_id
+        mask = self.find_placeholders(input_ids, inputs_embeds, modality)
         torch_compilable_check(
             mask.sum() == features.shape[0],
             f"{modality.capitalize()} features and {modality} tokens do not match, "
             f"tokens: {mask.sum()}, features: {features.shape[0]}",
         )
         return mask.unsqueeze(-1).to(inputs_embeds.device)
+
+    def find_placeholders(
+        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.FloatTensor | None, modality: str
+    ) -> torch.BoolTensor:
+        """Where the placeholders of "image" or "audio" stand, (batch, time), by id or else by embedding."""
+        token_id = self.config.image_token_id if modality == "image" else self.config.audio_token_id
+        if input_ids is not None:
+            return input_ids == token_id
+        token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
+        return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
 
     def _encode(self, mm_encoder_outputs, pixel_values, input_features, input_features_mask):
         """Features of each modality as (tokens, hidden), from raw inputs or from what was encoded before."""
@@ -309,6 +314,35 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             0 for padding in `input_features`.
         """
         return self.model.get_audio_features(input_features, input_features_mask, **kwargs)
+
+    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict) -> dict:
+        """Encodes clips before the prefill, as transformers does with images."""
+        model_kwargs["mm_encoder_outputs"] = dict(model_kwargs.get("mm_encoder_outputs") or {})
+        model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)
+        clips, mask = model_kwargs.pop("input_features", None), model_kwargs.pop("input_features_mask", None)
+        if clips is not None:
+            if model_kwargs["mm_encoder_outputs"].get("audio") is not None:
+                raise ValueError("Both raw audio inputs and mm_encoder_outputs['audio'] were given.")
+            model_kwargs["mm_encoder_outputs"]["audio"] = self.get_audio_features(clips, mask, return_dict=True)
+        return model_kwargs
+
+    def _expand_multimodal_outputs(
+        self, input_ids, mm_encoder_output, expand_size: int = 1, inputs_embeds: torch.Tensor | None = None
+    ) -> dict[str, BaseModelOutputWithPooling]:
+        """Gives every beam of a row all features of that row; transformers itself does so with images only."""
+        expanded = {}
+        for modality, output in mm_encoder_output.items():
+            if output is None:
+                continue
+            features = torch.cat(list(output.pooler_output))
+            ids = None if input_ids is None or input_ids.numel() == 0 else input_ids
+            counts = self.model.find_placeholders(ids, inputs_embeds, modality).sum(dim=1).tolist()
+            # A single row may hold placeholders of an earlier turn too; a wrong count is refused by the forward pass
+            fits = len(counts) > 1 and sum(counts) == len(features)
+            rows = features.split(counts) if fits else [features]
+            rows = [row for row in rows for _ in range(expand_size)]
+            expanded[modality] = BaseModelOutputWithPooling(output.last_hidden_state, pooler_output=rows)
+        return expanded
 
     @can_return_tuple
     @auto_docstring

@@ -60,6 +60,7 @@ class TokenLayout:
         inputs_embeds: torch.Tensor,
         attention_mask: torch.Tensor | dict | None = None,
         position_ids: torch.Tensor | None = None,
+        past_length: int = 0,
     ) -> "TokenLayout":
         """Works out the layout of one forward pass.
 
@@ -69,11 +70,12 @@ class TokenLayout:
                 `generate` prepares for caches of fixed size.
             position_ids: (batch, time). A position 0 on a real token that is not the first of its row starts a new
                 packed sequence.
+            past_length: Tokens seen before, which a mask may cover too.
 
         Raises:
-            ValueError: If the mask is not two-dimensional or too short.
+            ValueError: If the mask does not fit.
         """
-        mask = _local_mask(attention_mask, inputs_embeds)
+        mask = _local_mask(attention_mask, inputs_embeds, past_length)
         starts = _packed_starts(position_ids, mask, inputs_embeds)
         if mask is None and starts is None:
             return cls()
@@ -105,16 +107,17 @@ class TokenLayout:
         return found[:, :-1], found[:, -1]
 
 
-def _local_mask(attention_mask, inputs_embeds) -> torch.Tensor | None:
+def _local_mask(attention_mask, inputs_embeds, past_length) -> torch.Tensor | None:
     """The bool mask of the current tokens, or `None` if all are real."""
     if isinstance(attention_mask, dict):
         attention_mask = attention_mask["linear_attention"]
     if attention_mask is None:
         return None
-    time = inputs_embeds.shape[1]
-    if attention_mask.dim() != 2 or attention_mask.shape[1] < time:
+    batch, time = inputs_embeds.shape[:2]
+    fits = attention_mask.dim() == 2 and attention_mask.shape[0] == batch
+    if not fits or not time <= attention_mask.shape[1] <= past_length + time:
         raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}, expected (batch, past + {time}): "
+            f"attention_mask has shape {tuple(attention_mask.shape)}, expected ({batch}, {past_length} + {time}): "
             "a recurrent model has no other mask than padding."
         )
     mask = attention_mask[:, -time:].bool()

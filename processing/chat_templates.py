@@ -13,8 +13,11 @@
 # limitations under the License.
 """Chat templates of the World family, in Jinja."""
 
-# `\x16` opens a turn and `\x17` ends it (ids 23 and 24). No space follows the colon: the trie tokenizer would join it
-# with what comes next. Image and audio placeholders stand where they stand in the message.
+# Characters that open and end a turn, ids 23 and 24; the model ends its answer with the second
+TURN_START, TURN_END = "\x16", "\x17"
+
+# No space follows the colon: the trie tokenizer would join it with what comes next. Image and audio placeholders stand
+# where they stand in the message.
 WORLD_CHAT_TEMPLATE = """\
 {%- macro render(content) -%}
 {%- if content is string -%}

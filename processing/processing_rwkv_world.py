@@ -16,14 +16,14 @@
 from functools import partial
 
 import numpy as np
-from transformers.audio_utils import load_audio
 from transformers.image_utils import get_image_size, to_numpy_array
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils import auto_docstring
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.feature_lengths import audio_frame_length, convolution_length
-from .chat_templates import WORLD_CHAT_TEMPLATE
+from .chat_templates import TURN_END, TURN_START, WORLD_CHAT_TEMPLATE
+from .media import list_clips, read_audio_block, read_clip, read_images
 
 
 @auto_docstring
@@ -112,41 +112,33 @@ class RWKVWorldProcessor(ProcessorMixin):
         return [by_name.get(name) for name in cls.get_attributes()]
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Refuses inputs this processor has no part for, and brings clips to mono at the encoder's rate."""
+        """Refuses inputs this processor has no part for, reads files, brings clips to mono at the encoder's rate."""
         if videos is not None:
             raise ValueError("Videos are not supported: pass frames as images.")
-        if images is not None and not hasattr(self, "image_processor"):
-            raise ValueError("Images were given to a processor without an image_processor: the model has no eyes.")
+        if images is not None:
+            if not hasattr(self, "image_processor"):
+                raise ValueError("Images were given to a processor without an image_processor: the model has no eyes.")
+            images = read_images(images)
         if audio is not None:
             if not hasattr(self, "feature_extractor"):
                 raise ValueError("Audio was given to a processor without a feature_extractor: the model has no ears.")
             sampling_rate = kwargs.get("sampling_rate", (kwargs.get("audio_kwargs") or {}).get("sampling_rate"))
-            clips = audio if isinstance(audio, (list, tuple)) and not _is_sample(audio) else [audio]
-            audio = [self._prepare_clip(clip, sampling_rate) for clip in clips]
+            target = self.feature_extractor.sampling_rate
+            audio = [read_clip(clip, sampling_rate, target) for clip in list_clips(audio)] or None
         return super().prepare_inputs_layout(images=images, text=text, audio=audio, **kwargs)
 
-    def _prepare_clip(self, clip, sampling_rate: int | None) -> np.ndarray:
-        """One clip, (samples,) float32 at the feature extractor's rate, from a path, URL, array or `datasets` row."""
-        target = self.feature_extractor.sampling_rate
-        if isinstance(clip, str):
-            clip, sampling_rate = load_audio(clip, sampling_rate=target), target
-        elif isinstance(clip, dict):
-            clip, sampling_rate = clip["array"], clip["sampling_rate"]
-        clip = np.asarray(clip, dtype=np.float32)
-        if clip.ndim == 2:
-            clip = clip.mean(axis=int(clip.shape[1] < clip.shape[0]))  # mono
-        if clip.ndim != 1 or clip.size == 0:
-            raise ValueError(f"An audio clip is empty or no waveform: its shape is {clip.shape}.")
-        if sampling_rate is None:
-            raise ValueError(f"The sampling rate of an audio array is unknown: pass sampling_rate (model: {target}).")
-        if sampling_rate != target:
-            import soxr
-
-            clip = soxr.resample(clip, sampling_rate, target)
-        return clip
+    def _multimodal_inputs_from_conversations(self, conversations, audio_loading_params, *args, **kwargs):
+        """Reads clips where a bad file is named; an array is taken to be at the encoder's rate."""
+        rate = audio_loading_params["sampling_rate"]
+        for message in (message for conversation in conversations for message in conversation):
+            if isinstance(message.get("content"), list):
+                message["content"] = [read_audio_block(block, rate) for block in message["content"]]
+        return super()._multimodal_inputs_from_conversations(conversations, audio_loading_params, *args, **kwargs)
 
     def _process_audio(self, audio, **kwargs):
         self._check_window(audio)
+        # Limits in tokens, meant for the text; a clip is taken whole or refused
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("max_length", "truncation")}
         kwargs["sampling_rate"] = self.feature_extractor.sampling_rate
         # An encoder with a window takes nothing but whole windows, whatever padding the text gets
         kwargs["padding"] = True if self.audio_max_frames is None else "max_length"
@@ -185,16 +177,38 @@ class RWKVWorldProcessor(ProcessorMixin):
         frames = audio_frame_length(length, self.audio_encoder_convolutions, self.audio_max_frames)
         tokens = convolution_length(frames, *self.audio_projector_convolution) if frames > 0 else 0
         if tokens <= 0:
-            raise ValueError(f"An audio clip of {length} steps is too short: the encoder makes no frame of it.")
+            shortest = 1
+            for kernel_size, stride, padding in reversed(self.audio_encoder_convolutions):
+                shortest = (shortest - 1) * stride + kernel_size - 2 * padding
+            raise ValueError(f"An audio clip of {length} samples is too short: the encoder needs at least {shortest}.")
         return tokens
 
     def _get_num_multimodal_tokens(self, image_sizes=None, **kwargs) -> MultiModalData:
         """Placeholders of images of the given (height, width), for serving engines."""
         if image_sizes is None:
             return MultiModalData()
-        size = self.image_processor.size
+        cropped = getattr(self.image_processor, "do_center_crop", False)
+        size = self.image_processor.crop_size if cropped else self.image_processor.size
         tokens = self._num_image_tokens(size["height"], size["width"])
         return MultiModalData(num_image_tokens=[tokens] * len(image_sizes), num_image_patches=[1] * len(image_sizes))
+
+    def decode(self, token_ids, skip_special_tokens: bool = False, **kwargs) -> str | list[str]:
+        """Text of ids, as the tokenizer's `decode`; `skip_special_tokens` leaves out the marks of turns too.
+
+        In the World vocabulary these marks are ordinary control characters, which the tokenizer alone would keep.
+        """
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
+        if not skip_special_tokens:
+            return text
+        return _without_turn_marks(text) if isinstance(text, str) else [_without_turn_marks(part) for part in text]
+
+    def batch_decode(self, sequences, skip_special_tokens: bool = False, **kwargs) -> list[str]:
+        """Texts of several rows of ids, see [`~RWKVWorldProcessor.decode`]."""
+        return [self.decode(row, skip_special_tokens=skip_special_tokens, **kwargs) for row in sequences]
+
+    def post_process_image_text_to_text(self, generated_outputs, skip_special_tokens: bool = True, **kwargs):
+        """Texts of what `generate` gave, see [`~RWKVWorldProcessor.decode`]."""
+        return self.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
 
     @property
     def model_input_names(self) -> list[str]:
@@ -207,9 +221,8 @@ class RWKVWorldProcessor(ProcessorMixin):
         return names
 
 
-def _is_sample(audio) -> bool:
-    """Whether a list is one waveform rather than a list of clips."""
-    return len(audio) > 0 and isinstance(audio[0], (int, float))
+def _without_turn_marks(text: str) -> str:
+    return text.replace(TURN_START, "").replace(TURN_END, "")
 
 
 __all__ = ["RWKVWorldProcessor"]

@@ -3,9 +3,10 @@
     python make_data.py data --train-clips 12000 --train-scenes 40000
 
 `speech_train`, `speech_test`: `audio` (bytes: mono int16 PCM at 16 kHz, `numpy.frombuffer(row["audio"], "<i2")`),
-`text`, `voice`. `scenes_train`, `scenes_test`: `image` (bytes of a PNG), `question`, `answer`, `family`; one question
-a picture, the families in turn. What is held out is told in `speech.py` and `scenes.py`. The rows depend on the seed
-and the counts alone, whatever the number of processes.
+`text`, `voice`. `scenes_train`, `scenes_test`: `image` (bytes of a PNG), `questions`, `answers`, `family`; the
+families take turns to ask first, and a training picture is asked every question that it can answer. Both have
+`difficulty`: the words of a clip, the things in a picture. What is held out is told in `speech.py` and `scenes.py`.
+The rows depend on the seed and the counts alone, whatever the number of processes.
 """
 
 import argparse
@@ -47,7 +48,8 @@ def vocabulary_words() -> list[str]:
 def speech_row(task: tuple[int, bool]) -> dict:
     """`(seed, held_out)` -> one row of a speech set."""
     clip = speech.make_clip(*task)
-    return {"audio": clip.samples.astype("<i2").tobytes(), "text": clip.text, "voice": clip.voice}
+    samples = clip.samples.astype("<i2").tobytes()
+    return {"audio": samples, "text": clip.text, "voice": clip.voice, "difficulty": len(clip.text.split())}
 
 
 def scene_row(task: tuple[int, bool, str]) -> dict:
@@ -55,7 +57,15 @@ def scene_row(task: tuple[int, bool, str]) -> dict:
     image, questions = scenes.make_scene(*task)
     png = io.BytesIO()
     image.save(png, "PNG", compress_level=1)  # noise hardly compresses; 1 is the fastest
-    return {"image": png.getvalue(), **questions[0]._asdict()}
+    counted = next((q.answer for q in questions if q.family == "count"), scenes.COUNTS[0])
+    asked = questions[:1] if task[1] else questions  # answers are evenly spread over first questions only
+    return {
+        "image": png.getvalue(),
+        "questions": [q.question for q in asked],
+        "answers": [q.answer for q in asked],
+        "family": questions[0].family,
+        "difficulty": scenes.COUNTS.index(counted) + 1,
+    }
 
 
 def scene_tasks(seeds: range, held_out: bool) -> list[tuple[int, bool, str]]:
@@ -78,10 +88,12 @@ def write_set(folder: Path, row: Callable[[tuple], dict], tasks: list[tuple], pr
     # Here, not above: the processes that make the rows import this file too, and have no need of it.
     import datasets
 
-    fields = {"audio": "binary", "text": "string", "voice": "string"}
+    fields = {"audio": "binary", "text": "string", "voice": "string", "difficulty": "int32"}
     if row is scene_row:
-        fields = {"image": "binary", "question": "string", "answer": "string", "family": "string"}
+        fields = {"image": "binary", "family": "string", "difficulty": "int32"}
     features = datasets.Features({name: datasets.Value(kind) for name, kind in fields.items()})
+    if row is scene_row:
+        features |= {name: datasets.List(datasets.Value("string")) for name in ("questions", "answers")}
     datasets.disable_progress_bars()
     # `from_generator` remembers what it made, under a name it derives from the function: a folder of its own, so that
     # nothing stale is found.

@@ -10,6 +10,7 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 from conversations import build_tokenizer, encode
 from datasets import load_from_disk
@@ -28,8 +29,9 @@ from rwkv7_world import RWKV7Config, RWKVWorldConfig, RWKVWorldForConditionalGen
 
 
 IMAGE_SIZE, PATCH_SIZE = 64, 8
-MEL_BINS, WINDOW_SECONDS = 40, 4
-WIDTH, LAYERS, HEAD_DIM = 160, 4, 32
+MEL_BINS, WINDOW_SECONDS = 40, 3
+WIDTH, LAYERS, HEAD_DIM = 128, 3, 32
+EASY_STAGES, EASY_SHARE = 3, 0.3  # stages of the curriculum, and their share of all samples
 
 
 def build_config(tokenizer) -> RWKVWorldConfig:
@@ -63,18 +65,28 @@ def build_processor(config: RWKVWorldConfig, tokenizer) -> RWKVWorldProcessor:
     )
 
 
-class MixedRows(Dataset):
-    """Rows of several sets as one; the samples of a batch come from all of them."""
+class Curriculum(Dataset):
+    """Random rows of several sets, easy ones first: of one word or thing, then of up to two ... then any.
 
-    def __init__(self, *sets):
-        self.rows = [(rows, index) for rows in sets for index in range(len(rows))]
+    The sets take turns every `block` rows, so that a micro-batch holds one kind and needs little padding.
+    """
+
+    def __init__(self, sets: list, length: int, block: int, seed: int):
+        rng = np.random.default_rng(seed)
+        difficulties = [np.asarray(rows["difficulty"]) for rows in sets]
+        easiest_first = [difficulty.argsort(kind="stable") for difficulty in difficulties]
+        self.sets, self.rows = sets, []
+        for index in range(length):
+            which, stage = index // block % len(sets), 1 + int(index / (length * EASY_SHARE) * EASY_STAGES)
+            allowed = len(sets[which]) if stage > EASY_STAGES else (difficulties[which] <= stage).sum()
+            self.rows.append((which, int(easiest_first[which][rng.integers(allowed)])))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict:
-        rows, row = self.rows[index]
-        return rows[row]
+        which, row = self.rows[index]
+        return self.sets[which][row]
 
 
 class Collator:
@@ -84,7 +96,6 @@ class Collator:
         self.processor = processor
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        # Clips and pictures are passed in the order of their placeholders
         batch = encode(self.processor, rows, with_answer=True, return_assistant_tokens_mask=True)
         learned = torch.as_tensor(batch.pop("assistant_masks")).bool()
         return {**batch, "labels": batch["input_ids"].masked_fill(~learned, -100)}
@@ -96,7 +107,7 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="folder that make_data.py wrote")
     parser.add_argument("checkpoint", type=Path, help="folder for the trained model")
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps, default 3000")
+    parser.add_argument("--steps", type=int, default=4000, help="optimiser steps, default 4000")
     parser.add_argument("--batch-size", type=int, default=32, help="samples a step, default 32")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate, default 1e-3")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
@@ -112,11 +123,13 @@ def main() -> None:
     arguments = TrainingArguments(
         output_dir=options.checkpoint.with_name(options.checkpoint.name + "_run"),
         max_steps=options.steps,
-        per_device_train_batch_size=options.batch_size,
+        per_device_train_batch_size=options.batch_size // 2,
+        gradient_accumulation_steps=2,
         learning_rate=options.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=100,
-        weight_decay=0.1,
+        weight_decay=0.0,  # RWKV decays matrices alone, which this short run does without
+        train_sampling_strategy="sequential",
         adam_beta2=0.99,
         max_grad_norm=1.0,
         logging_steps=50,
@@ -125,7 +138,8 @@ def main() -> None:
         remove_unused_columns=False,
         seed=options.seed,
     )
-    data = MixedRows(*[speech] * max(1, len(scenes) // len(speech)), scenes)
+    micro_batch = options.batch_size // 2
+    data = Curriculum([speech, scenes], options.steps * options.batch_size, micro_batch, options.seed)
     Trainer(model, arguments, train_dataset=data, data_collator=Collator(processor)).train()
     model.save_pretrained(options.checkpoint)
     processor.save_pretrained(options.checkpoint)

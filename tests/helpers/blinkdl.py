@@ -1,11 +1,12 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Random RWKV-7 checkpoints in BlinkDL's `.pth` format, the `rwkv` package that runs them, and their names in our model.
+"""Random RWKV-7 checkpoints in BlinkDL's `.pth` format, the `rwkv` package to run them, and their names in our model.
 
 The mapping here is written for the tests, apart from the library's own conversion, so that each can catch the other.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,37 +95,38 @@ def config_of(checkpoint: dict[str, torch.Tensor]) -> RWKV7Config:
     )
 
 
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+# Pattern of a name, its name in the fla format, and what happens to the tensor; the first that fits applies
+_RENAMINGS = [
+    (r"emb\.weight", r"model.embeddings.weight", _same),
+    (r"ln_out\.(\w+)", r"model.norm.\1", _same),
+    (r"head\.weight", r"lm_head.weight", _same),
+    (r"blocks\.0\.att\.v[012]", None, None),  # unused
+    (r"blocks\.0\.ln0\.(\w+)", r"model.layers.0.pre_norm.\1", _same),
+    (r"blocks\.(\d+)\.ln1\.(\w+)", r"model.layers.\1.attn_norm.\2", _same),
+    (r"blocks\.(\d+)\.ln2\.(\w+)", r"model.layers.\1.ffn_norm.\2", _same),
+    (r"blocks\.(\d+)\.att\.ln_x\.(\w+)", r"model.layers.\1.attn.g_norm.\2", _same),
+    (r"blocks\.(\d+)\.att\.(x_\w|r_k)", r"model.layers.\1.attn.\2", _same),
+    (r"blocks\.(\d+)\.att\.(k_k|k_a)", r"model.layers.\1.attn.\2", torch.flatten),
+    (r"blocks\.(\d+)\.att\.([wav])0", r"model.layers.\1.attn.\2_lora.lora.2.bias", torch.flatten),
+    (r"blocks\.(\d+)\.att\.([wavg])1", r"model.layers.\1.attn.\2_lora.lora.0.weight", torch.t),
+    (r"blocks\.(\d+)\.att\.([wavg])2", r"model.layers.\1.attn.\2_lora.lora.2.weight", torch.t),
+    (r"blocks\.(\d+)\.att\.([rkvo])\w+\.weight", r"model.layers.\1.attn.\2_proj.weight", _same),
+    (r"blocks\.(\d+)\.ffn\.x_k", r"model.layers.\1.ffn.x_k", torch.flatten),
+    (r"blocks\.(\d+)\.ffn\.(key|value)\.weight", r"model.layers.\1.ffn.\2.weight", _same),
+]
+
+
 def fla_state_dict(checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint under the names of the fla format."""
-    modules = {
-        "ln0": "pre_norm",
-        "ln1": "attn_norm",
-        "ln2": "ffn_norm",
-        "att": "attn",
-        "ln_x": "g_norm",
-        "receptance": "r_proj",
-        "output": "o_proj",
-    }
-    outside = {"emb.weight": "model.embeddings.weight", "head.weight": "lm_head.weight"}
-    outside |= {f"ln_out.{end}": f"model.norm.{end}" for end in ("weight", "bias")}
     renamed = {}
     for name, tensor in checkpoint.items():
-        if name in outside:
-            renamed[outside[name]] = tensor
-            continue
-        if name.startswith("blocks.0.att.v") and not name.startswith("blocks.0.att.value"):
-            continue
-        _, layer, *path = name.split(".")
-        inside_attention, last = path[0] == "att", path[-1]
-        path = [modules.get(part, part) for part in path]
-        if inside_attention and last in ("key", "value") or path[:2] in (["attn", "key"], ["attn", "value"]):
-            path[1] = f"{path[1][0]}_proj"
-        if inside_attention and last in {s + digit for s in "wavg" for digit in "012"}:
-            path[-1] = f"{last[0]}_lora.lora." + {"0": "2.bias", "1": "0.weight", "2": "2.weight"}[last[1]]
-            tensor = tensor.flatten() if last[1] == "0" else tensor.T
-        elif last in ("k_k", "k_a") or path == ["ffn", "x_k"]:
-            tensor = tensor.flatten()
-        renamed[".".join(["model.layers", layer, *path])] = tensor.contiguous()
+        pattern, new_name, change = next(rule for rule in _RENAMINGS if re.fullmatch(rule[0], name))
+        if new_name is not None:
+            renamed[re.sub(pattern, new_name, name)] = change(tensor).contiguous()
     return renamed
 
 

@@ -6,17 +6,19 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from helpers.blinkdl import Sizes, config_of, fla_state_dict, load_in_rwkv_package, random_checkpoint
 
+from helpers.blinkdl import Sizes, config_of, fla_state_dict, load_in_rwkv_package, random_checkpoint
 from rwkv7_world import RWKV7Cache, RWKV7ForCausalLM
 
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # what the package is written in
 
 PROMPT_TOKENS, NEW_TOKENS = 200, 50
 TOLERANCE = 1e-4  # absolute, on float32 logits of order 1 to 10
 
 SHAPES = {
     "one-layer": Sizes(layers=1, hidden=64, vocab=70, decay_rank=3, a_rank=5, v_rank=7, gate_rank=9, ffn=96, seed=1),
-    "deep": Sizes(layers=4, hidden=128, vocab=90, decay_rank=24, a_rank=40, v_rank=8, gate_rank=56, ffn=512, seed=2),
+    "deep": Sizes(layers=4, hidden=128, vocab=90, decay_rank=24, a_rank=40, v_rank=8, gate_rank=56, ffn=512, seed=1),
     "wide": Sizes(
         layers=2,
         hidden=256,
@@ -27,7 +29,7 @@ SHAPES = {
         gate_rank=300,
         ffn=640,
         layer_0_has_v=True,
-        seed=3,
+        seed=1,
     ),
 }
 
@@ -74,9 +76,12 @@ def test_logits_equal_those_of_the_rwkv_package_at_every_position(answer):
 
 
 def test_greedy_continuation_equals_that_of_the_rwkv_package(answer):
-    generated = answer.model.generate(answer.prompt, max_new_tokens=NEW_TOKENS, do_sample=False)
+    every_token_is_real = torch.ones_like(answer.prompt)  # else `generate` takes the id 0 for padding
+    generated = answer.model.generate(
+        answer.prompt, attention_mask=every_token_is_real, max_new_tokens=NEW_TOKENS, do_sample=False
+    )
     assert generated[0, PROMPT_TOKENS:].tolist() == answer.continuation
-    assert len(set(answer.continuation)) > 5, "the continuation repeats itself and shows little"
+    assert len(set(answer.continuation)) > 10, "the continuation repeats itself and shows little"
 
 
 @torch.no_grad()

@@ -1,0 +1,126 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Pictures and clips from whatever they are given as, with complaints of one line that name the file."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from numbers import Real
+
+import numpy as np
+from transformers.audio_utils import load_audio
+from transformers.image_utils import is_pil_image, load_image
+
+
+# Of a name in a message: a base64 string can be a whole file
+MAX_NAME_LENGTH = 200
+
+
+def read_images(images):
+    """Images, nested as they were given, in RGB and upright unless they are arrays; `None` if there is not one.
+
+    Args:
+        images: Pillow images, paths, URLs, base64 strings, arrays or tensors, one or a list of them or of lists.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file is no picture, or a damaged one.
+    """
+    if isinstance(images, (str, os.PathLike)) or is_pil_image(images):
+        return _read(images, load_image, "a picture")
+    if isinstance(images, (list, tuple)):
+        read = [read_images(image) for image in images]
+        # A row without images stays an empty list
+        return None if all(image is None for image in read) else [[] if image is None else image for image in read]
+    return images
+
+
+def list_clips(audio) -> list:
+    """All clips of a batch, nested or not; a list of numbers is one waveform."""
+    if not isinstance(audio, (list, tuple)) or (audio and isinstance(audio[0], Real)):
+        return [audio]
+    return [clip for part in audio for clip in list_clips(part)]
+
+
+def read_clip(clip, sampling_rate: int | None, target: int) -> np.ndarray:
+    """One clip, (samples,) float32 at the rate `target`.
+
+    Args:
+        clip: A path, URL or base64 string; an array of (samples,), (channels, samples) or (samples, channels), float
+            or 16 or 32-bit PCM; or a row of `datasets` with "array" and "sampling_rate".
+        sampling_rate: Rate of an array.
+        target: The rate wanted.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no clip, an empty one, or one of unknown rate.
+    """
+    name = "An audio clip"
+    if isinstance(clip, (str, os.PathLike)):
+        name = _shorten(os.fspath(clip))
+        clip, sampling_rate = _read(clip, partial(load_audio, sampling_rate=target), "a clip"), target
+    elif isinstance(clip, dict):
+        if not {"array", "sampling_rate"} <= clip.keys():
+            raise ValueError(f"An audio clip given as a dict needs 'array' and 'sampling_rate', got {list(clip)}.")
+        clip, sampling_rate = clip["array"], clip["sampling_rate"]
+    clip = _to_mono(np.asarray(clip))
+    if clip.ndim != 1 or clip.size == 0:
+        raise ValueError(f"{name} is empty or no waveform: its shape is {clip.shape}, expected (samples,).")
+    if not np.isfinite(clip).all():
+        raise ValueError(f"{name} holds samples that are not finite, expected numbers around -1 to 1.")
+    if sampling_rate is None:
+        raise ValueError(f"The sampling rate of an audio array is unknown: pass sampling_rate (model: {target}).")
+    if sampling_rate <= 0:
+        raise ValueError(f"The sampling rate of an audio array is {sampling_rate}, expected samples per second.")
+    if sampling_rate != target:
+        import soxr
+
+        clip = soxr.resample(clip, sampling_rate, target)
+    return clip
+
+
+def read_audio_block(block, rate: int):
+    """A block of a message; if it names or holds a clip, with that clip read at `rate`, which an array already has."""
+    if not isinstance(block, dict) or block.get("type") != "audio":
+        return block
+    clips = [block[key] for key in ("audio", "url", "path") if block.get(key) is not None]
+    return {"type": "audio", "audio": read_clip(clips[0], rate, rate)} if clips else block
+
+
+def _to_mono(clip: np.ndarray) -> np.ndarray:
+    """(samples,) float32, the mean of channels."""
+    if clip.dtype in (np.int16, np.int32):
+        clip = clip / np.iinfo(clip.dtype).max
+    clip = clip.astype(np.float32)
+    return clip.mean(axis=int(clip.shape[1] < clip.shape[0])) if clip.ndim == 2 else clip
+
+
+def _read(source, load: Callable, kind: str):
+    """What `load` makes of a path, URL, base64 string or opened image, which Pillow decodes only when it is used."""
+    source = os.fspath(source) if isinstance(source, os.PathLike) else source
+    try:
+        return load(source)
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, RuntimeError ... on damaged files
+        name = source if isinstance(source, str) else getattr(source, "filename", None) or "An image"
+        is_path = isinstance(source, str) and not source.startswith(("http://", "https://", "data:"))
+        if is_path and not os.path.exists(source):
+            raise FileNotFoundError(f"{_shorten(name)}: no such file") from error
+        if is_path and not os.path.isfile(source):
+            raise ValueError(f"{_shorten(name)}: not a file") from error
+        reason = _shorten(next(iter(str(error).splitlines()), type(error).__name__))
+        raise ValueError(f"{_shorten(name)}: not {kind} that can be read ({reason})") from error
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH] + "..."
