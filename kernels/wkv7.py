@@ -69,18 +69,22 @@ def select_backend(backend: str | None = None, inputs: torch.Tensor | None = Non
 
 
 @torch.compiler.assume_constant_result
-@functools.cache
 def _cpu_is_missing() -> bool:
     """Whether the default has to do without `cpu`. Says so once, unless building was switched off on purpose."""
     reason = why_not_built()
     if reason and not build_is_switched_off():
-        warnings.warn(
-            f"The fast CPU backend of wkv7 is not available, the slower `chunked` runs instead: {reason}. "
-            "RWKV7_BUILD=0 silences this.",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+        _warn_of_missing(reason)
     return reason is not None
+
+
+@functools.cache
+def _warn_of_missing(reason: str) -> None:
+    warnings.warn(
+        f"The fast CPU backend of wkv7 is not available, the slower `chunked` runs instead: {reason}. "
+        "RWKV7_BUILD=0 silences this.",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 def wkv7(

@@ -14,7 +14,8 @@
 // The backward pass recomputes the states of a stretch of tokens from the checkpoint at its start. It never divides by
 // the decay, which would lose all digits after some tens of tokens of strong decay.
 //
-// Only loops that GCC and Clang vectorise, no intrinsics; needs neither -ffast-math nor must it be used.
+// Loops that GCC and Clang vectorise, and their vector types where they do not do it well; no intrinsics. Not for
+// -ffast-math, under which the exponential and the roundings below would come out wrong.
 
 #include <ATen/Parallel.h>
 
@@ -107,6 +108,28 @@ inline float exp_float(float x) {
   p = p * f * f + f + 1.0f;
   const float power = bits<float>((bits<uint32_t>(shifted) << 23) + 0x3f800000);
   return x < -87.0f ? 0.0f : p * power;
+}
+
+// Sixteen lanes, which the compiler maps to whatever vectors there are. The hot loops are written with them because
+// GCC otherwise keeps their sums in memory and adds up lanes one by one.
+constexpr int kLanes = 16;
+typedef float Lanes __attribute__((vector_size(4 * kLanes), may_alias));
+typedef float Lanes8 __attribute__((vector_size(32)));
+typedef float Lanes4 __attribute__((vector_size(16)));
+
+inline Lanes& lanes(float* x, int index) { return reinterpret_cast<Lanes*>(x)[index]; }
+inline const Lanes& lanes(const float* x, int index) { return reinterpret_cast<const Lanes*>(x)[index]; }
+
+inline float sum(const Lanes& x) {
+  Lanes8 low, high;
+  std::memcpy(&low, &x, sizeof low);
+  std::memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
+  low += high;
+  Lanes4 first, second;
+  std::memcpy(&first, &low, sizeof first);
+  std::memcpy(&second, reinterpret_cast<const char*>(&low) + sizeof first, sizeof second);
+  first += second;
+  return (first[0] + first[2]) + (first[1] + first[3]);
 }
 
 void load_row(const Rows& rows, int64_t at, int64_t n, float* __restrict__ out) {
@@ -210,48 +233,53 @@ void copy_columns(const float* __restrict__ from, int64_t from_stride, float* __
 
 // removed = S a
 template <int V>
-inline void removals(const float* __restrict__ tile, const float* __restrict__ a, int64_t size,
-                     float* __restrict__ removed) {
-  float even[V] = {0}, odd[V] = {0};
+inline void removals(const float* tile, const float* a, int64_t size, float* removed) {
+  constexpr int C = V / kLanes;
+  Lanes even[C] = {}, odd[C] = {};
   for (int64_t j = 0; j < size; j += 2) {
-    const float* __restrict__ s = tile + j * V;
-    const float a0 = a[j], a1 = a[j + 1];
-    for (int i = 0; i < V; i++) {
-      even[i] += s[i] * a0;
-      odd[i] += s[V + i] * a1;
+    const float* s = tile + j * V;
+    for (int c = 0; c < C; c++) {
+      even[c] += lanes(s, c) * a[j];
+      odd[c] += lanes(s + V, c) * a[j + 1];
     }
   }
-  for (int i = 0; i < V; i++) removed[i] = even[i] + odd[i];
+  for (int c = 0; c < C; c++) lanes(removed, c) = even[c] + odd[c];
 }
 
-// One token in place; y = S r of the new state.
+// One token: `after` may be `before`. y = S r of the new state, unless null.
 template <int V>
-inline void advance(float* __restrict__ tile, const Token& x, int64_t first_value, int64_t size,
-                    float* __restrict__ y) {
-  alignas(64) float removed[V], value[V], even[V] = {0}, odd[V] = {0};
-  removals<V>(tile, x.a, size, removed);
-  for (int i = 0; i < V; i++) value[i] = x.v[first_value + i];
+inline void advance(const float* before, float* after, const Token& x, int64_t first_value, int64_t size,
+                    float* removed, float* y) {
+  constexpr int C = V / kLanes;
+  removals<V>(before, x.a, size, removed);
+  Lanes gone[C], value[C], even[C] = {}, odd[C] = {};
+  for (int c = 0; c < C; c++) {
+    gone[c] = lanes(removed, c);
+    value[c] = lanes(x.v + first_value, c);
+  }
   for (int64_t j = 0; j < size; j += 2) {
-    float* __restrict__ s = tile + j * V;
-    const float w0 = x.w[j], b0 = x.b[j], k0 = x.k[j], r0 = x.r[j];
-    const float w1 = x.w[j + 1], b1 = x.b[j + 1], k1 = x.k[j + 1], r1 = x.r[j + 1];
-    for (int i = 0; i < V; i++) {
-      const float s0 = s[i] * w0 + removed[i] * b0 + value[i] * k0;
-      const float s1 = s[V + i] * w1 + removed[i] * b1 + value[i] * k1;
-      s[i] = s0;
-      s[V + i] = s1;
-      even[i] += s0 * r0;
-      odd[i] += s1 * r1;
+    const float *s = before + j * V, *w = x.w + j, *b = x.b + j, *k = x.k + j, *r = x.r + j;
+    float* out = after + j * V;
+    for (int c = 0; c < C; c++) {
+      const Lanes s0 = lanes(s, c) * w[0] + gone[c] * b[0] + value[c] * k[0];
+      const Lanes s1 = lanes(s + V, c) * w[1] + gone[c] * b[1] + value[c] * k[1];
+      lanes(out, c) = s0;
+      lanes(out + V, c) = s1;
+      if (y) {
+        even[c] += s0 * r[0];
+        odd[c] += s1 * r[1];
+      }
     }
   }
-  for (int i = 0; i < V; i++) y[i] = even[i] + odd[i];
+  if (y)
+    for (int c = 0; c < C; c++) lanes(y, c) = even[c] + odd[c];
 }
 
 template <int V>
 void forward_block(const Head& h, int64_t block, const Rows& y, float* final_state) {
   const Problem& p = h.p;
   const int64_t first_value = block * V;
-  alignas(64) float tile[kMaxSize * V], out[V];
+  alignas(64) float tile[kMaxSize * V], removed[V], out[V];
   Token x;
   tile_from_state<V>(p.initial_state ? p.initial_state + h.state() : nullptr, p.size, first_value, tile);
   for (int64_t t = h.begin; t < h.end; t++) {
@@ -261,7 +289,7 @@ void forward_block(const Head& h, int64_t block, const Rows& y, float* final_sta
       std::fill(out, out + V, 0.0f);
     } else {
       x.load(h, t);
-      advance<V>(tile, x, first_value, p.size, out);
+      advance<V>(tile, tile, x, first_value, p.size, removed, out);
     }
     store_row(y, h.row(t) + first_value, V, out);
   }
@@ -285,16 +313,17 @@ void forward_one_token(const Head& h, const Rows& y, float* final_state) {
       const float* __restrict__ old = state ? state + i * size : zero;
       float* __restrict__ now = new_state + i * size;
       const float value = x.v[i];
-      float removed = 0, sum = 0;
-#pragma omp simd reduction(+ : removed)
-      for (int64_t j = 0; j < size; j++) removed += old[j] * x.a[j];
-#pragma omp simd reduction(+ : sum)
-      for (int64_t j = 0; j < size; j++) {
-        const float s = old[j] * x.w[j] + removed * x.b[j] + value * x.k[j];
-        now[j] = s;
-        sum += s * x.r[j];
-      }
-      out[i] = sum;
+      alignas(64) float a_sums[kLanes] = {0}, r_sums[kLanes] = {0};
+      for (int64_t j = 0; j < size; j += kLanes)
+        for (int l = 0; l < kLanes; l++) a_sums[l] += old[j + l] * x.a[j + l];
+      const float removed = sum(lanes(a_sums, 0));
+      for (int64_t j = 0; j < size; j += kLanes)
+        for (int l = 0; l < kLanes; l++) {
+          const float s = old[j + l] * x.w[j + l] + removed * x.b[j + l] + value * x.k[j + l];
+          now[j + l] = s;
+          r_sums[l] += s * x.r[j + l];
+        }
+      out[i] = sum(lanes(r_sums, 0));
     }
   }
   store_row(y, h.row(h.begin), size, out);
@@ -314,46 +343,36 @@ struct Gradients {
 // The way back over one token. `before` and `after` are the states around it; `d` is the gradient of the state after it
 // and becomes that of the state before it.
 template <int V>
-inline void retreat(const float* __restrict__ before, const float* __restrict__ after, float* __restrict__ d,
-                    const Token& x, const float* __restrict__ removed, const float* __restrict__ dy,
-                    int64_t first_value, int64_t size, TokenGradient& g) {
-  alignas(64) float value[V], d_value[V] = {0}, d_removed[V] = {0};
-  for (int i = 0; i < V; i++) value[i] = x.v[first_value + i];
+inline void retreat(const float* before, const float* after, float* d, const Token& x, const float* removed,
+                    const float* dy, int64_t first_value, int64_t size, TokenGradient& g) {
+  constexpr int C = V / kLanes;
+  Lanes d_value[C] = {}, d_removed[C] = {};
   for (int64_t j = 0; j < size; j++) {
-    const float* __restrict__ s0 = before + j * V;
-    const float* __restrict__ s1 = after + j * V;
-    float* __restrict__ dj = d + j * V;
-    const float r = x.r[j], k = x.k[j], b = x.b[j];
-    float dr = 0, dw = 0, dk = 0, db = 0;
-#pragma omp simd reduction(+ : dr, dw, dk, db)
-    for (int i = 0; i < V; i++) {
-      const float z = dj[i] + r * dy[i];
-      dj[i] = z;
-      dr += s1[i] * dy[i];
-      dw += s0[i] * z;
-      dk += value[i] * z;
-      db += removed[i] * z;
-      d_value[i] += k * z;
-      d_removed[i] += b * z;
+    Lanes dr = {}, dw = {}, dk = {}, db = {};
+    for (int c = 0; c < C; c++) {
+      const Lanes z = lanes(d + j * V, c) + lanes(dy, c) * x.r[j];
+      lanes(d + j * V, c) = z;
+      dr += lanes(after + j * V, c) * lanes(dy, c);
+      dw += lanes(before + j * V, c) * z;
+      dk += lanes(x.v + first_value, c) * z;
+      db += lanes(removed, c) * z;
+      d_value[c] += z * x.k[j];
+      d_removed[c] += z * x.b[j];
     }
-    g.r[j] += dr;
-    g.w[j] += dw;
-    g.k[j] += dk;
-    g.b[j] += db;
+    g.r[j] += sum(dr);
+    g.w[j] += sum(dw);
+    g.k[j] += sum(dk);
+    g.b[j] += sum(db);
   }
   for (int64_t j = 0; j < size; j++) {
-    const float* __restrict__ s0 = before + j * V;
-    float* __restrict__ dj = d + j * V;
-    const float w = x.w[j], a = x.a[j];
-    float da = 0;
-#pragma omp simd reduction(+ : da)
-    for (int i = 0; i < V; i++) {
-      da += s0[i] * d_removed[i];
-      dj[i] = dj[i] * w + d_removed[i] * a;
+    Lanes da = {};
+    for (int c = 0; c < C; c++) {
+      da += lanes(before + j * V, c) * d_removed[c];
+      lanes(d + j * V, c) = lanes(d + j * V, c) * x.w[j] + d_removed[c] * x.a[j];
     }
-    g.a[j] += da;
+    g.a[j] += sum(da);
   }
-  for (int i = 0; i < V; i++) g.v[first_value + i] = d_value[i];
+  for (int c = 0; c < C; c++) lanes(g.v + first_value, c) = d_value[c];
 }
 
 // What one thread needs to go back over a stretch of tokens between two checkpoints.
@@ -361,18 +380,18 @@ struct Workspace {
   std::unique_ptr<Token[]> tokens;
   std::unique_ptr<TokenGradient[]> gradients;
   std::unique_ptr<int64_t[]> live;     // the stretch's tokens that are not masked
-  std::unique_ptr<float[]> buffer;     // owns the two below
+  std::unique_ptr<float[]> buffer;     // owns the three below
   float* states;                       // (interval + 1) tiles
   float* state_gradients;              // (blocks, key, value in block)
-  std::unique_ptr<float[]> removed;    // (interval, value in block)
+  float* removed;                      // (interval, value in block)
 
   explicit Workspace(const Problem& p)
       : tokens(new Token[p.interval]), gradients(new TokenGradient[p.interval]), live(new int64_t[p.interval]) {
-    const int64_t tile = p.size * p.block, floats = (p.interval + 1) * tile + p.size * p.size;
-    buffer.reset(new float[floats + 16]);
+    const int64_t tile = p.size * p.block;
+    buffer.reset(new float[(p.interval + 1) * tile + p.size * p.size + p.interval * p.block + kLanes]);
     states = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(buffer.get()) + 63) & ~uintptr_t(63));
     state_gradients = states + (p.interval + 1) * tile;
-    removed.reset(new float[p.interval * p.block]);
+    removed = state_gradients + p.size * p.size;
   }
 };
 
@@ -381,24 +400,15 @@ void backward_stretch(const Head& h, int64_t start, int64_t live, int64_t block,
   const int64_t size = h.p.size, first_value = block * V, tile = size * V;
   copy_columns<V>(h.checkpoint(start) + first_value, size, space.states, V, size);
   for (int64_t n = 0; n < live; n++) {
-    const Token& x = space.tokens[n];
-    const float* __restrict__ before = space.states + n * tile;
-    float* __restrict__ after = space.states + (n + 1) * tile;
-    alignas(64) float removed[V], value[V];
-    removals<V>(before, x.a, size, removed);
-    for (int i = 0; i < V; i++) value[i] = x.v[first_value + i];
-    for (int64_t j = 0; j < size; j++) {
-      const float w = x.w[j], b = x.b[j], k = x.k[j];
-      for (int i = 0; i < V; i++) after[j * V + i] = before[j * V + i] * w + removed[i] * b + value[i] * k;
-    }
-    std::memcpy(space.removed.get() + n * V, removed, V * sizeof(float));
+    float* before = space.states + n * tile;
+    advance<V>(before, before + tile, space.tokens[n], first_value, size, space.removed + n * V, nullptr);
   }
   for (int64_t n = live - 1; n >= 0; n--) {
     alignas(64) float dy_row[V];
     load_row(dy, h.row(space.live[n]) + first_value, V, dy_row);
     const float* before = space.states + n * tile;
     retreat<V>(before, before + tile, space.state_gradients + block * tile, space.tokens[n],
-               space.removed.get() + n * V, dy_row, first_value, size, space.gradients[n]);
+               space.removed + n * V, dy_row, first_value, size, space.gradients[n]);
   }
 }
 

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """WKV-7 in C++ on a CPU: `wkv7_cpu.cpp`, built on first use, as differentiable custom operators of torch.
 
-The recurrence itself, not its form in chunks: the state of a head stays in the first-level cache, where one token costs
-less than the matrix products of a chunk. Inputs are read in their own dtype; padding and packing are done in the kernel.
+The recurrence itself, not its form in chunks: the state of a head stays in the first-level cache, where one token
+costs less than the matrix products of a chunk. Inputs are read in their own dtype; padding and packing are done in the
+kernel.
 """
 
 import ctypes
@@ -92,7 +93,8 @@ def wkv7_cpu(
     """The recurrence in C++.
 
     Args:
-        r, w, k, v, a, b: (batch, time, heads, head_dim), float32, bfloat16 or float16, each its own; `w` is the log decay.
+        r, w, k, v, a, b: (batch, time, heads, head_dim), float32, bfloat16 or float16, not necessarily all the same;
+            `w` is the log decay.
         state: (batch or sequences, heads, value, key), float32, or `None` for zero.
         mask: (batch, time), true for real tokens; others leave the state as it was and output zero.
         cu_seqlens: (sequences + 1,), int: boundaries of sequences packed in a batch of one.
@@ -150,9 +152,7 @@ def _backward_op(
     checkpoints: torch.Tensor,
     dy: torch.Tensor,
     d_final: torch.Tensor | None,
-) -> tuple[
-    torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor
-]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of r, w, k, v, a, b and of the initial state."""
     inputs = [x.contiguous() for x in (r, w, k, v, a, b)]
     problem, kept = _problem(inputs, None, mask, cu_seqlens, checkpoints)
@@ -164,9 +164,7 @@ def _backward_op(
     tasks, blocks = problem.sequences * problem.heads, problem.size // problem.block
     parts = blocks if tasks < torch.get_num_threads() else 1
     gradients = [
-        torch.empty_like(x)
-        if parts == 1 or name == "v"
-        else torch.empty(parts, *x.shape, dtype=torch.float32)
+        torch.empty_like(x) if parts == 1 or name == "v" else torch.empty(parts, *x.shape, dtype=torch.float32)
         for name, x in zip("rwkvab", inputs, strict=True)
     ]
     _library().wkv7_backward(

@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ backend of `wkv7`: its numbers against the definition in float64, and what happens where it cannot be built."""
+"""The C++ backend of `wkv7`: its numbers against the definition in float64, and what runs where it cannot be built."""
 
 import functools
 import math
@@ -165,7 +165,7 @@ def test_nan_in_one_row_does_not_reach_another(poisoned):
 
 
 @needs_cpu
-@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("threads", [2, 5])
 @pytest.mark.parametrize("head_dim", [64, 128])
 def test_threads_that_share_a_head_give_the_same(threads, head_dim):
     before = torch.get_num_threads()
@@ -244,10 +244,11 @@ def test_only_what_requires_gradients_gets_them():
 @needs_cpu
 @pytest.mark.parametrize("with_gradients", [False, True])
 def test_passes_the_checks_of_torch_for_custom_operators(with_gradients):
-    inputs = [x.requires_grad_(with_gradients) for x in wkv7_inputs(1, 35, 2, 16, dtype=torch.float32)]
+    inputs = [x.requires_grad_(with_gradients) for x in wkv7_inputs(1, 35, 2, 16, dtype=torch.float32, states=2)]
+    mask = torch.arange(35)[None] % 4 > 0
     torch.library.opcheck(
         wkv7_cpu._forward_op,
-        (*inputs, torch.rand(1, 35) < 0.8, torch.tensor([0, 10, 35])[:2] if False else None, with_gradients),
+        (*inputs, mask, torch.tensor([0, 10, 35]), with_gradients),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
 
@@ -299,10 +300,10 @@ def nothing_built(monkeypatch, tmp_path):
     monkeypatch.delenv("RWKV7_BACKEND", raising=False)
     monkeypatch.delenv("RWKV7_BUILD", raising=False)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
-    for cached in (wkv7_cpu._library, wkv7_module._cpu_is_missing):
+    for cached in (wkv7_cpu._library, wkv7_module._warn_of_missing):
         cached.cache_clear()
     yield tmp_path
-    for cached in (wkv7_cpu._library, wkv7_module._cpu_is_missing):
+    for cached in (wkv7_cpu._library, wkv7_module._warn_of_missing):
         cached.cache_clear()
 
 
