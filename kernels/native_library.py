@@ -4,8 +4,8 @@
 
 The library is found again under a name made from its source, the compiler's options, torch's version and the
 processor, so that neither an update nor a home directory shared by unlike machines ever loads the wrong one. The
-compiler runs in a process of its own, which a time-out can end. Whatever goes wrong becomes a `NativeLibraryError` with
-one line of reason, which callers remember and show.
+compiler runs in a process of its own, which a time-out can end. Whatever goes wrong becomes a `NativeLibraryError`
+with one line of reason, which callers remember and show.
 """
 
 import contextlib
