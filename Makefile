@@ -38,6 +38,7 @@ lint: $(VENV)/.installed-test
 	$(RUN) -m mlinter modeling_rwkv7_world configuration processing
 
 tiny-world: $(VENV)/.installed-train
+	rm -rf $(TINY_WORLD_DATA)
 	$(RUN) $(TINY_WORLD)/make_data.py $(TINY_WORLD_DATA)
 	$(RUN) $(TINY_WORLD)/train.py $(TINY_WORLD_DATA) $(TINY_WORLD)/checkpoint $(ARGS)
 	$(RUN) $(TINY_WORLD)/make_samples.py $(TINY_WORLD)/samples

@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
     AutoProcessor,
+    AutoTokenizer,
 )
 
 from .configuration.configuration_rwkv7 import RWKV7Config
@@ -29,6 +30,8 @@ AutoModel.register(RWKVWorldConfig, RWKVWorldModel, exist_ok=True)
 AutoModelForCausalLM.register(RWKV7Config, RWKV7ForCausalLM, exist_ok=True)
 AutoModelForImageTextToText.register(RWKVWorldConfig, RWKVWorldForConditionalGeneration, exist_ok=True)
 AutoModelForMultimodalLM.register(RWKVWorldConfig, RWKVWorldForConditionalGeneration, exist_ok=True)
+for _config in (RWKV7Config, RWKVWorldConfig):
+    AutoTokenizer.register(_config, fast_tokenizer_class=RWKVWorldTokenizer, exist_ok=True)
 AutoProcessor.register(RWKVWorldConfig, RWKVWorldProcessor, exist_ok=True)
 
 __all__ = [

@@ -281,10 +281,11 @@ class RWKV7PreTrainedModel(PreTrainedModel):
     _is_stateful = True
     _can_record_outputs = {"hidden_states": RWKV7Block}
 
-    def _initialize_weights(self, module, is_custom_code: bool = False):
-        # transformers skips modules of custom code whose own parameters were loaded, and with them the missing weights
-        # of their children; `init` leaves loaded weights alone, so nothing has to be skipped
-        super()._initialize_weights(module, is_custom_code=False)
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        # For custom code transformers skips the initialisation of every module without parameters of its own, lest
+        # loaded weights be overwritten; `init` leaves those alone, and the parents' initialisation is needed
+        return False
 
     def _init_weights(self, module):
         super()._init_weights(module)

@@ -86,6 +86,11 @@ class RWKVWorldPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        # As in the text model: else `lm_head`, whose parent has no parameter of its own, is never initialised
+        return False
+
     def _init_weights(self, module):
         super()._init_weights(module)
         if isinstance(module, RWKVWorldForConditionalGeneration) and not self.config.tie_word_embeddings:

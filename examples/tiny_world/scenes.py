@@ -36,11 +36,11 @@ COUNTS = ("one", "two", "three", "four")
 DIRECTIONS = ("left", "right", "top", "bottom")
 FAMILIES = ("color", "shape", "count", "side", "exists", "word")
 
-SIZES = {1: (16, 28), 2: (15, 24), 3: (14, 20), 4: (14, 18)}  # number of shapes -> least and most pixels across
-WORD_SIZES = (16, 22)  # font size
-GAP = 3  # least pixels between the boxes of two shapes, and to the border
+SIZES = (20, 26)  # least and most pixels across a shape
+WORD_SIZES = (19, 22)  # font size
+JITTER = 2  # most pixels between a centre and the middle of its place, along each axis
 CLEAR_MARGIN = 16  # least pixels between two centres before one is called left of, or above, the other
-DARK, LIGHT = (10, 50), (110, 140)  # shades of the background; white and yellow still stand out on the lighter
+SHADES = (10, 60)  # of the background
 NOISE = (3.0, 10.0)  # standard deviation of the pixel noise, least and most
 
 BUCKETS = 10
@@ -98,7 +98,7 @@ def make_items(rng: np.random.Generator, held_out: bool, family: str) -> list[It
     count = 2 if family == "side" else int(rng.integers(1, len(COUNTS) + 1))
     while True:
         items = _place_word(rng) if family == "word" else _place_shapes(count, rng)
-        if items and _can_ask(family, items) and is_held_out(items) == held_out:
+        if _can_ask(family, items) and is_held_out(items) == held_out:
             return items
 
 
@@ -116,25 +116,20 @@ def is_held_out(items: list[Item]) -> bool:
 
 def _place_word(rng: np.random.Generator) -> list[Item]:
     word, color = str(rng.choice(WORDS)), str(rng.choice(list(COLORS)))
-    size = int(rng.integers(WORD_SIZES[0], WORD_SIZES[1] + 1))
-    left, top, right, bottom = _font(size).getbbox(word, anchor="mm")
-    x = int(rng.integers(math.ceil(GAP - left), math.floor(SIDE - GAP - right) + 1))
-    y = int(rng.integers(math.ceil(GAP - top), math.floor(SIDE - GAP - bottom) + 1))
-    return [Item(word, color, x, y, size)]
+    x, y = (SIDE // 2 + int(offset) for offset in rng.integers(-JITTER, JITTER + 1, size=2))
+    return [Item(word, color, x, y, int(rng.integers(WORD_SIZES[0], WORD_SIZES[1] + 1)))]
 
 
-def _place_shapes(count: int, rng: np.random.Generator, tries: int = 50) -> list[Item]:
-    """`count` shapes that do not touch; an empty list where they did not fit."""
-    items: list[Item] = []
-    for _ in range(tries):
-        size = int(rng.integers(SIZES[count][0], SIZES[count][1] + 1))
-        room = size // 2 + GAP
-        x, y = (int(c) for c in rng.integers(room, SIDE - room + 1, size=2))
-        if all(max(abs(x - o.x), abs(y - o.y)) >= (size + o.size) / 2 + GAP for o in items):
-            items.append(Item(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS))), x, y, size))
-        if len(items) == count:
-            return items
-    return []
+def _place_shapes(count: int, rng: np.random.Generator) -> list[Item]:
+    """`count` shapes, each about the middle of a quarter of the picture of its own."""
+    items = []
+    for quarter in rng.permutation(4)[:count]:
+        row, column = divmod(int(quarter), 2)
+        x, y = (SIDE // 4 + int(offset) for offset in rng.integers(-JITTER, JITTER + 1, size=2))
+        name, color = str(rng.choice(SHAPES)), str(rng.choice(list(COLORS)))
+        size = int(rng.integers(SIZES[0], SIZES[1] + 1))
+        items.append(Item(name, color, x + column * SIDE // 2, y + row * SIDE // 2, size))
+    return items
 
 
 def _is_word(items: list[Item]) -> bool:
@@ -215,9 +210,8 @@ _ASK = {
 
 
 def draw(items: list[Item], rng: np.random.Generator) -> Image.Image:
-    """The picture of `items` on an even background, with Gaussian noise on every pixel: (64, 64) RGB."""
-    low, high = (DARK, LIGHT)[int(rng.integers(2))]
-    shade = int(rng.integers(low, high + 1))
+    """The picture of `items` on an even dark background, with Gaussian noise on every pixel: (64, 64) RGB."""
+    shade = int(rng.integers(SHADES[0], SHADES[1] + 1))
     canvas = Image.new("RGB", (SIDE * _OVERSAMPLE,) * 2, (shade,) * 3)
     pen = ImageDraw.Draw(canvas)
     for item in items:

@@ -109,13 +109,13 @@ def spell_number(number: int) -> str:
 
 
 def make_phrase(rng: np.random.Generator) -> str:
-    """One phrase of one to six words: a number to 99, two to four digits, or a command."""
+    """One phrase of one to six words: a number to 99, two or three digits, or a command."""
     kind = rng.choice(PHRASE_KINDS, p=PHRASE_WEIGHTS)
     if kind == "number":
         # Half of them below twenty, whose words are otherwise heard too seldom to be learned.
         return spell_number(int(rng.integers(rng.choice([20, 100]))))
     if kind == "digits":
-        return " ".join(rng.choice(UNITS, size=rng.integers(2, 5)))
+        return " ".join(rng.choice(UNITS, size=rng.integers(2, 4)))
     command = str(rng.choice(COMMANDS))
     return command.format(**{slot: rng.choice(choices) for slot, choices in SLOTS.items()})
 

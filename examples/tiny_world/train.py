@@ -26,12 +26,13 @@ from transformers import (
 )
 
 from rwkv7_world import RWKV7Config, RWKVWorldConfig, RWKVWorldForConditionalGeneration, RWKVWorldProcessor
+from rwkv7_world.processing.world_vocabulary import MULTIMODAL_TOKENS
 
 
 IMAGE_SIZE, PATCH_SIZE = 64, 8
 MEL_BINS, WINDOW_SECONDS = 40, 3
 WIDTH, LAYERS, HEAD_DIM = 128, 3, 32
-EASY_STAGES, EASY_SHARE = 3, 0.3  # stages of the curriculum, and their share of all samples
+EASY_STAGES, EASY_SHARE = 3, 0.2  # stages of the curriculum, and their share of all samples
 
 
 def build_config(tokenizer) -> RWKVWorldConfig:
@@ -47,11 +48,10 @@ def build_config(tokenizer) -> RWKVWorldConfig:
             eos_token_id=tokenizer.encode("\x17")[0],
         ),
         vision_config=SiglipVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, vision_use_head=False, **tower),
-        # 50 frames a second, one decoder layer because the configuration is that of the whole Whisper
+        # Whisper's encoder gives 50 frames a second
         audio_config=WhisperConfig(num_mel_bins=MEL_BINS, max_source_positions=50 * WINDOW_SECONDS, **whisper),
         vision_projector_hidden_size=2 * WIDTH,
-        image_token_id=tokenizer.image_token_id,
-        audio_token_id=tokenizer.audio_token_id,
+        **{f"{token.name}_id": getattr(tokenizer, f"{token.name}_id") for token in MULTIMODAL_TOKENS},
     )
 
 
@@ -121,7 +121,7 @@ def main() -> None:
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens")
     speech, scenes = (load_from_disk(options.data / name) for name in ("speech_train", "scenes_train"))
     arguments = TrainingArguments(
-        output_dir=options.checkpoint.with_name(options.checkpoint.name + "_run"),
+        output_dir=options.data.parent / "run",
         max_steps=options.steps,
         per_device_train_batch_size=options.batch_size // 2,
         gradient_accumulation_steps=2,

@@ -210,10 +210,19 @@ def test_command_writes_the_four_sets(tmp_path):
     }
     # Rows made in another process are those made here.
     clip = speech.make_clip(3 * make_data.SEEDS_A_RUN + 5)
-    assert made["speech_train"][5] == {"audio": clip.samples.tobytes(), "text": clip.text, "voice": clip.voice}
+    assert made["speech_train"][5] == {
+        "audio": clip.samples.tobytes(),
+        "text": clip.text,
+        "voice": clip.voice,
+        "difficulty": len(clip.text.split()),
+    }
     assert Counter(made["scenes_test"]["family"]) == Counter(scenes.FAMILIES)
     (tmp_path / "picture.png").write_bytes(made["scenes_test"][0]["image"])
-    picture, _ = scenes.make_scene(3 * make_data.SEEDS_A_RUN, True, scenes.FAMILIES[0])
+    picture, questions = scenes.make_scene(3 * make_data.SEEDS_A_RUN, True, scenes.FAMILIES[0])
+    assert made["scenes_test"][0]["answers"] == [questions[0].answer]
+    _, questions = scenes.make_scene(3 * make_data.SEEDS_A_RUN, False, scenes.FAMILIES[0])
+    assert made["scenes_train"][0]["questions"] == [question.question for question in questions]
+    assert made["scenes_train"][0]["difficulty"] == 1 + scenes.COUNTS.index(questions[-2].answer)
     assert Image.open(tmp_path / "picture.png").tobytes() == picture.tobytes()
 
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from helpers.composites import vision_config
 from helpers.text_models import tiny_config, tiny_model
-from rwkv7_world import RWKV7Config, RWKV7ForCausalLM, RWKV7Model
+from rwkv7_world import RWKV7Config, RWKV7ForCausalLM, RWKV7Model, RWKVWorldConfig, RWKVWorldForConditionalGeneration
 
 
 CONFIGS = {
@@ -126,6 +127,16 @@ def test_base_model_is_initialised_too():
     model = RWKV7Model(CONFIGS["usual"])
     whole = RWKV7ForCausalLM(CONFIGS["usual"])
     whole.model = model
+    check_initialisation(whole)
+
+
+def test_language_model_and_head_of_a_composite_are_initialised_too():
+    torch.manual_seed(0)
+    composite = RWKVWorldForConditionalGeneration(
+        RWKVWorldConfig(text_config=CONFIGS["usual"], vision_config=vision_config("siglip"))
+    )
+    whole = RWKV7ForCausalLM(CONFIGS["usual"])
+    whole.model, whole.lm_head = composite.model.language_model, composite.lm_head
     check_initialisation(whole)
 
 

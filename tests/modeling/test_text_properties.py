@@ -147,6 +147,28 @@ def projected(logits):
     return (logits.log_softmax(-1) * weights).sum()
 
 
+def test_gradients_of_every_parameter_equal_finite_differences():
+    """In float64, which also shows that nothing on the way is rounded to float32."""
+    torch.manual_seed(0)
+    model, step = MODELS[torch.float64], 1e-6
+    ids, mask = random_ids(2, 7), torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 1, 1, 1]], dtype=torch.bool)
+
+    def loss():
+        return projected(model(ids, attention_mask=mask, use_cache=False).logits[mask])
+
+    gradients = summed_gradients(model, [loss()])
+    for name, parameter in model.named_parameters():
+        before, direction = parameter.detach().clone(), torch.randn_like(parameter).sign()
+        with torch.no_grad():
+            parameter.copy_(before + step * direction)
+            up = loss()
+            parameter.copy_(before - step * direction)
+            down = loss()
+            parameter.copy_(before)
+        actual, expected = (up - down) / (2 * step), (gradients[name] * direction).sum()
+        assert abs(actual - expected) <= 1e-6 * (1 + abs(expected)), name
+
+
 def test_padded_batch_has_the_gradients_of_single_rows():
     model = MODELS[torch.float64]
     mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1, 1, 0, 1, 0, 0, 1], [1, 1, 1, 0, 0, 0, 0]], dtype=torch.bool)
