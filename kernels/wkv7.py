@@ -10,40 +10,81 @@ which is equation (WKV) of "RWKV-7 Goose with Expressive Dynamic State Evolution
 passes `a = -kk` and `b = kk * in_context_learning_rate`.
 """
 
+import functools
 import os
+import warnings
 from collections.abc import Callable
 
 import torch
 
+from .native_library import build_is_switched_off
 from .wkv7_chunked import wkv7_chunked
+from .wkv7_cpu import why_not_built, why_unsuitable, wkv7_cpu
 from .wkv7_reference import wkv7_reference
 
 
 BACKEND_VARIABLE = "RWKV7_BACKEND"
 
-# A backend takes (r, w, k, v, a, b, state), all of one floating dtype of at least float32, inputs (B, T, H, N) and
-# state (B, H, V, K), and returns (y, final state) in that dtype.
-_BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
+# A backend in PyTorch takes (r, w, k, v, a, b, state), all of one floating dtype of at least float32, inputs
+# (B, T, H, N) and state (B, H, V, K), and returns (y, final state) in that dtype. Dtypes, masks and packing are seen
+# to here.
+_PYTORCH_BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
     "chunked": wkv7_chunked,
     "reference": wkv7_reference,
 }
+_BACKENDS = ("cpu", *_PYTORCH_BACKENDS)  # the fastest first
+
+
+def explain_backends() -> dict[str, str]:
+    """For each backend "ok", or why it cannot run here. Builds what has to be built."""
+    return {name: (name == "cpu" and why_not_built()) or "ok" for name in _BACKENDS}
 
 
 def available_backends() -> list[str]:
-    """Names of the backends that can run here, the default one first."""
-    return list(_BACKENDS)
+    """Names of the backends that can run here, the default one first. Builds what has to be built."""
+    return [name for name, reason in explain_backends().items() if reason == "ok"]
 
 
-def select_backend(backend: str | None = None) -> str:
+def select_backend(backend: str | None = None, inputs: torch.Tensor | None = None) -> str:
     """Name of the backend that runs: the argument, else the environment variable `RWKV7_BACKEND`, else the default.
 
+    The default is `cpu` where it can be had, and `chunked` elsewhere and for inputs that `cpu` does not take.
+
+    Args:
+        backend: Name of a backend.
+        inputs: Any of the operator's inputs (batch, time, heads, head_dim); without, float32 on the CPU is assumed.
+
     Raises:
-        ValueError: If no backend has that name.
+        ValueError: If no backend has that name, or the one asked for cannot run, here or on these inputs.
     """
-    name = backend or os.environ.get(BACKEND_VARIABLE) or available_backends()[0]
+    name = backend or os.environ.get(BACKEND_VARIABLE)
+    unsuitable = None if inputs is None else why_unsuitable(inputs)
+    if not name:
+        return "chunked" if unsuitable or _cpu_is_missing() else "cpu"
     if name not in _BACKENDS:
         raise ValueError(f"Unknown wkv7 backend {name!r}; available here: {', '.join(available_backends())}.")
+    if name == "cpu" and (reason := unsuitable or why_not_built()):
+        raise ValueError(f"wkv7 backend 'cpu' cannot run: {reason}.")
     return name
+
+
+@torch.compiler.assume_constant_result
+def _cpu_is_missing() -> bool:
+    """Whether the default has to do without `cpu`. Says so once, unless building was switched off on purpose."""
+    reason = why_not_built()
+    if reason and not build_is_switched_off():
+        _warn_of_missing(reason)
+    return reason is not None
+
+
+@functools.cache
+def _warn_of_missing(reason: str) -> None:
+    warnings.warn(
+        f"The fast CPU backend of wkv7 is not available, the slower `chunked` runs instead: {reason}. "
+        "RWKV7_BUILD=0 silences this.",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 def wkv7(
@@ -76,32 +117,41 @@ def wkv7(
             wherever it stands and whatever its inputs hold.
         cu_seqlens: (sequences + 1,), int, from 0 to `time`: boundaries of sequences packed in a batch of one. Each
             starts from its own row of `initial_state`.
-        backend: Name of the backend, see [`select_backend`].
+        backend: Name of the backend, see [`select_backend`]. All but `cpu` can be differentiated twice.
 
     Returns:
         `y` of the inputs' shape and dtype, and the final state in the state's shape and dtype or `None`.
 
     Raises:
-        ValueError: If shapes, dtypes or boundaries do not fit, or no such backend exists.
+        ValueError: If shapes, dtypes or boundaries do not fit, or the backend asked for cannot run.
     """
-    run = _BACKENDS[select_backend(backend)]
     _check_inputs(r, w, k, v, a, b)
-    inputs = (r, w, k, v, a, b)
+    name = select_backend(backend, r)
     if mask is not None:
         _check_mask(mask, r)
+    num_states = r.shape[0] if cu_seqlens is None else _check_cu_seqlens(cu_seqlens, r)
+    if initial_state is not None:
+        _check_initial_state(initial_state, num_states, r)
+
+    run = wkv7_cpu if name == "cpu" else functools.partial(_run_in_pytorch, _PYTORCH_BACKENDS[name])
+    y, final_state = run(r, w, k, v, a, b, initial_state, mask, cu_seqlens)
+    return y, final_state if output_final_state else None
+
+
+def _run_in_pytorch(run, r, w, k, v, a, b, state, mask, cu_seqlens):
+    """Runs a backend that knows neither mask nor packing, in at least float32."""
+    inputs = (r, w, k, v, a, b)
+    if mask is not None:
         padded = ~mask.bool()[..., None, None]  # (B, T, 1, 1)
         inputs = tuple(x.masked_fill(padded, 0) for x in inputs)
+    dtype = _state_dtype(r)
+    inputs = tuple(x.to(dtype) for x in inputs)
+    if state is None:
+        num_states = r.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
+        state = torch.zeros(num_states, r.shape[2], r.shape[3], r.shape[3], dtype=dtype, device=r.device)
 
-    num_states = r.shape[0] if cu_seqlens is None else _check_cu_seqlens(cu_seqlens, r)
-    compute_dtype = torch.float64 if r.dtype == torch.float64 else torch.float32
-    inputs = tuple(x.to(compute_dtype) for x in inputs)
-    state = _initial_state(initial_state, num_states, r, compute_dtype)
-
-    if cu_seqlens is None:
-        y, final_state = run(*inputs, state)
-    else:
-        y, final_state = _run_packed(run, inputs, state, cu_seqlens)
-    return y.to(r.dtype), final_state if output_final_state else None
+    y, state = run(*inputs, state) if cu_seqlens is None else _run_packed(run, inputs, state, cu_seqlens)
+    return y.to(r.dtype), state
 
 
 def _run_packed(run, inputs, state, cu_seqlens):
@@ -118,17 +168,18 @@ def _run_packed(run, inputs, state, cu_seqlens):
     return y[row, column][None], final_state
 
 
-def _initial_state(initial_state, num_states, r, dtype):
-    shape = (num_states, r.shape[2], r.shape[3], r.shape[3])
-    if initial_state is None:
-        return torch.zeros(shape, dtype=dtype, device=r.device)
+def _state_dtype(r):
+    return torch.float64 if r.dtype == torch.float64 else torch.float32
+
+
+def _check_initial_state(initial_state, num_states, r):
+    shape, dtype = (num_states, r.shape[2], r.shape[3], r.shape[3]), _state_dtype(r)
     if tuple(initial_state.shape) != shape:
         raise ValueError(
             f"initial_state has shape {tuple(initial_state.shape)}, expected {shape} (batch, heads, value, key)."
         )
     if initial_state.dtype != dtype:
         raise ValueError(f"initial_state is {initial_state.dtype}, expected {dtype}: the state is never rounded.")
-    return initial_state
 
 
 def _check_inputs(r, w, k, v, a, b):

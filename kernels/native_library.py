@@ -1,0 +1,203 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Builds a C++ file into a shared library on first use, with torch's extension builder, into torch's extension cache.
+
+The library is found again under a name made from its source, the compiler's options, torch's version and the
+processor, so that neither an update nor a home directory shared by unlike machines ever loads the wrong one. The
+compiler runs in a process of its own, which a time-out can end. Whatever goes wrong becomes a `NativeLibraryError`
+with one line of reason, which callers remember and show.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+
+BUILD_VARIABLE = "RWKV7_BUILD"
+BUILD_SECONDS = 300  # for waiting and building together; a build takes some seconds on an idle machine
+
+# Tried in this order. Fast-math must stay off: the sources round by adding and subtracting large numbers.
+_COMMON_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math"]
+_X86_FLAGS = ["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
+FLAG_SETS = [
+    [*_COMMON_FLAGS, "-march=native", *_X86_FLAGS, "-fopenmp"],
+    [*_COMMON_FLAGS, "-fopenmp"],
+    _COMMON_FLAGS,
+]
+
+# Run as `python -c` with the arguments as JSON; prints the path of what it built as its last line.
+_BUILD_SCRIPT = """
+import json, os, sys
+from torch.utils.cpp_extension import load
+arguments = json.loads(sys.argv[1])
+for number, flags in enumerate(arguments["flag_sets"]):
+    name = f"{arguments['name']}_{number}"
+    try:
+        load(name, [arguments["source"]], extra_cflags=flags, extra_ldflags=[f for f in flags if f == "-fopenmp"],
+             build_directory=arguments["folder"], is_python_module=False)
+    except Exception as error:
+        print(error, file=sys.stderr)
+    else:
+        print(os.path.join(arguments["folder"], name + ".so"))
+        sys.exit(0)
+sys.exit(1)
+"""
+
+
+class NativeLibraryError(RuntimeError):
+    """The library is not here; the message says why and what would help, in one line."""
+
+
+def load_library(name: str, source: Path) -> ctypes.CDLL:
+    """The shared library of a C++ file, built unless it was before.
+
+    Args:
+        name: Of the library, for its folder in the cache.
+        source: The file, which may include torch's headers.
+
+    Raises:
+        NativeLibraryError: If there is none and none can be built.
+    """
+    if sys.platform not in ("linux", "darwin"):
+        raise NativeLibraryError(f"builds on Linux and macOS only, not on {sys.platform}")
+    try:
+        folder = _cache_folder() / f"{name}_{_fingerprint(source)}"
+    except (OSError, ImportError) as error:
+        raise NativeLibraryError(f"cannot look for the library: {error}") from error
+    library = folder / f"{name}.so"
+    if not library.exists():
+        _build(name, source, folder, library)
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise NativeLibraryError(f"cannot load {library}: {error}") from error
+
+
+def build_is_switched_off() -> bool:
+    """Whether `RWKV7_BUILD=0` forbids building. A library built earlier is still used."""
+    return os.environ.get(BUILD_VARIABLE, "").lower() in ("0", "false", "off", "no")
+
+
+def _cache_folder() -> Path:
+    if root := os.environ.get("TORCH_EXTENSIONS_DIR"):
+        return Path(root)
+    from torch.utils.cpp_extension import get_default_build_root
+
+    return Path(get_default_build_root())
+
+
+def _fingerprint(source: Path) -> str:
+    parts = [source.read_text(encoding="utf-8"), json.dumps(FLAG_SETS), torch.__version__, platform.machine()]
+    parts.append(_processor_features())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor_features() -> str:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    features = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
+    return features[0] if features else platform.processor()
+
+
+def _build(name: str, source: Path, folder: Path, library: Path) -> None:
+    if build_is_switched_off():
+        raise NativeLibraryError(f"not built yet, and {BUILD_VARIABLE}=0 switches building off")
+    _check_tools()
+    deadline = time.monotonic() + BUILD_SECONDS
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / "building", deadline):
+            if library.exists():  # another process built it meanwhile
+                return
+            # The lock of torch's own builder outlives a builder that was killed, and nobody else can be building now.
+            (folder / "lock").unlink(missing_ok=True)
+            built = _run_builder(name, source, folder, deadline)
+            # Put in place whole, so that no process ever loads half a file.
+            shutil.copy2(built, folder / "complete")
+            os.replace(folder / "complete", library)
+    except OSError as error:
+        raise NativeLibraryError(f"cannot write to {folder} ({error.strerror}); set TORCH_EXTENSIONS_DIR") from error
+
+
+def _check_tools() -> None:
+    path = _environment()["PATH"]
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    if shutil.which(compiler, path=path) is None:
+        raise NativeLibraryError(f"no C++ compiler: {compiler!r} not found; install g++ or clang, or set CXX")
+    if shutil.which("ninja", path=path) is None:
+        raise NativeLibraryError("ninja not found; install it with `pip install ninja`")
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with the folder of a pip-installed ninja on the path even where its environment is not activated."""
+    folders = [os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable or "")]
+    spec = importlib.util.find_spec("ninja")
+    if spec and spec.submodule_search_locations:
+        folders.append(os.path.join(spec.submodule_search_locations[0], "data", "bin"))
+    return os.environ | {"PATH": os.pathsep.join(filter(None, folders))}
+
+
+@contextlib.contextmanager
+def _locked(path: Path, deadline: float):
+    """Holds an exclusive lock on a file, which the system releases even when its holder is killed."""
+    import fcntl
+
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise NativeLibraryError(
+                        f"another process has been building {path.parent} for {BUILD_SECONDS} s"
+                    ) from None
+                time.sleep(0.1)
+        yield
+
+
+def _run_builder(name: str, source: Path, folder: Path, deadline: float) -> Path:
+    arguments = {"name": name, "source": str(source), "folder": str(folder), "flag_sets": FLAG_SETS}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _BUILD_SCRIPT, json.dumps(arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+        start_new_session=True,  # so that the compiler can be ended with it
+    )
+    try:
+        output, errors = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise NativeLibraryError(f"building took longer than {BUILD_SECONDS} s") from None
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if process.returncode != 0:
+        raise NativeLibraryError(f"building failed: {_first_error(errors)}")
+    return Path(output.splitlines()[-1])
+
+
+def _first_error(errors: str) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    telling = [line for line in lines if "error:" in line.lower()] or lines[-1:] or ["no message"]
+    return telling[0][:200]
