@@ -32,8 +32,7 @@ from rwkv7_world.processing.world_vocabulary import MULTIMODAL_TOKENS
 IMAGE_SIZE, PATCH_SIZE = 64, 8
 MEL_BINS, WINDOW_SECONDS = 40, 3
 WIDTH, LAYERS, HEAD_DIM = 128, 3, 32
-EASY_STAGES, EASY_SHARE = 3, 0.25  # stages of the curriculum, and their share of all samples
-FIRST_SHARE = 1 / 12  # share of all samples before the second set joins in
+EASY_STAGES, EASY_SHARE = 3, 0.3  # stages of the curriculum, and their share of all samples
 
 
 def build_config(tokenizer) -> RWKVWorldConfig:
@@ -69,8 +68,7 @@ def build_processor(config: RWKVWorldConfig, tokenizer) -> RWKVWorldProcessor:
 class Curriculum(Dataset):
     """Random rows of several sets, easy ones first: of one word or thing, then of up to two ... then any.
 
-    The first set begins alone; then they take turns every `block` rows, so that a micro-batch holds one kind and needs
-    little padding.
+    The sets take turns every `block` rows, so that a micro-batch holds one kind and needs little padding.
     """
 
     def __init__(self, sets: list, length: int, block: int, seed: int):
@@ -79,8 +77,7 @@ class Curriculum(Dataset):
         easiest_first = [difficulty.argsort(kind="stable") for difficulty in difficulties]
         self.sets, self.rows = sets, []
         for index in range(length):
-            which = 0 if index < length * FIRST_SHARE else index // block % len(sets)
-            stage = 1 + int(index / (length * EASY_SHARE) * EASY_STAGES)
+            which, stage = index // block % len(sets), 1 + int(index / (length * EASY_SHARE) * EASY_STAGES)
             allowed = len(sets[which]) if stage > EASY_STAGES else (difficulties[which] <= stage).sum()
             self.rows.append((which, int(easiest_first[which][rng.integers(allowed)])))
 
@@ -110,7 +107,7 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="folder that make_data.py wrote")
     parser.add_argument("checkpoint", type=Path, help="folder for the trained model")
-    parser.add_argument("--steps", type=int, default=3600, help="optimiser steps, default 3600")
+    parser.add_argument("--steps", type=int, default=4000, help="optimiser steps, default 4000")
     parser.add_argument("--batch-size", type=int, default=32, help="samples a step, default 32")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate, default 1e-3")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
@@ -142,7 +139,7 @@ def main() -> None:
         seed=options.seed,
     )
     micro_batch = options.batch_size // 2
-    data = Curriculum([scenes, speech], options.steps * options.batch_size, micro_batch, options.seed)
+    data = Curriculum([speech, scenes], options.steps * options.batch_size, micro_batch, options.seed)
     Trainer(model, arguments, train_dataset=data, data_collator=Collator(processor)).train()
     model.save_pretrained(options.checkpoint)
     processor.save_pretrained(options.checkpoint)
