@@ -20,7 +20,7 @@ def test_python_examples_run_in_order(monkeypatch, capsys):
         exec(compile(example, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out.splitlines()
     assert all(answer.replace(" ", "").isalpha() for answer in printed[:2])
-    assert namespace["state"].get_seq_length() > 0
+    assert namespace["read"].past_key_values.get_seq_length() > 0
     assert namespace["y"].shape == (1, 100, 2, 64)
 
 

@@ -3,10 +3,9 @@
     python make_data.py data --train-clips 12000 --train-scenes 40000
 
 `speech_train`, `speech_test`: `audio` (bytes: mono int16 PCM at 16 kHz, `numpy.frombuffer(row["audio"], "<i2")`),
-`text`, `voice`. `scenes_train`, `scenes_test`: `image` (bytes of a PNG), `questions`, `answers`, `family`; the
-families take turns to ask first, and a training picture is asked every question that it can answer. Both have
-`difficulty`: the words of a clip, the things in a picture. What is held out is told in `speech.py` and `scenes.py`.
-The rows depend on the seed and the counts alone, whatever the number of processes.
+`text`, `voice`. `scenes_train`, `scenes_test`: `image` (bytes of a PNG), `questions`, `answers`, `family`; one
+question a picture, the families in turn, for answers to several would give each other away. Both have `difficulty`:
+the words of a clip, the things in a picture. What is held out is told in `speech.py` and `scenes.py`. The rows depend on the seed and the counts alone, whatever the number of processes.
 """
 
 import argparse
@@ -58,11 +57,10 @@ def scene_row(task: tuple[int, bool, str]) -> dict:
     png = io.BytesIO()
     image.save(png, "PNG", compress_level=1)  # noise hardly compresses; 1 is the fastest
     counted = next((q.answer for q in questions if q.family == "count"), scenes.COUNTS[0])
-    asked = questions[:1] if task[1] else questions  # answers are evenly spread over first questions only
     return {
         "image": png.getvalue(),
-        "questions": [q.question for q in asked],
-        "answers": [q.answer for q in asked],
+        "questions": [questions[0].question],
+        "answers": [questions[0].answer],
         "family": questions[0].family,
         "difficulty": scenes.COUNTS.index(counted) + 1,
     }
