@@ -5,7 +5,8 @@
 `speech_train`, `speech_test`: `audio` (bytes: mono int16 PCM at 16 kHz, `numpy.frombuffer(row["audio"], "<i2")`),
 `text`, `voice`. `scenes_train`, `scenes_test`: `image` (bytes of a PNG), `questions`, `answers`, `family`; one
 question a picture, the families in turn, for answers to several would give each other away. Both have `difficulty`:
-the words of a clip, the things in a picture. What is held out is told in `speech.py` and `scenes.py`. The rows depend on the seed and the counts alone, whatever the number of processes.
+the words of a clip, the things in a picture. What is held out is told in `speech.py` and `scenes.py`. The rows
+depend on the seed and the counts alone, whatever the number of processes.
 """
 
 import argparse
