@@ -22,19 +22,17 @@ def build_tokenizer() -> RWKVWorldTokenizer:
 
 
 def to_conversation(row: dict, with_answer: bool) -> list[dict]:
-    """A row of a speech or a scenes set as messages for `apply_chat_template`; without answers its first question."""
+    """A row of a speech or a scenes set as messages in the format of `apply_chat_template`."""
     if "audio" in row:
         waveform = np.frombuffer(row["audio"], "<i2").astype(np.float32) / 2**15
-        media, turns = {"type": "audio", "audio": waveform}, [(SPEECH_QUESTION, row["text"])]
+        media, question, answer = {"type": "audio", "audio": waveform}, SPEECH_QUESTION, row["text"]
     else:
-        media = {"type": "image", "image": Image.open(io.BytesIO(row["image"]))}
-        turns = list(zip(row["questions"], row["answers"], strict=True))
-    messages = []
-    for question, answer in turns:
-        messages.append({"role": "user", "content": [{"type": "text", "text": question}]})
+        picture = Image.open(io.BytesIO(row["image"]))
+        media, question, answer = {"type": "image", "image": picture}, row["question"], row["answer"]
+    messages = [{"role": "user", "content": [media, {"type": "text", "text": question}]}]
+    if with_answer:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    messages[0]["content"].insert(0, media)
-    return messages if with_answer else messages[:1]
+    return messages
 
 
 def encode(processor, rows: list[dict], with_answer: bool, **kwargs):

@@ -3,7 +3,7 @@
     python make_data.py data --train-clips 12000 --train-scenes 40000
 
 `speech_train`, `speech_test`: `audio` (bytes: mono int16 PCM at 16 kHz, `numpy.frombuffer(row["audio"], "<i2")`),
-`text`, `voice`. `scenes_train`, `scenes_test`: `image` (bytes of a PNG), `questions`, `answers`, `family`; one
+`text`, `voice`. `scenes_train`, `scenes_test`: `image` (bytes of a PNG), `question`, `answer`, `family`; one
 question a picture, the families in turn, for answers to several would give each other away. Both have `difficulty`:
 the words of a clip, the things in a picture. What is held out is told in `speech.py` and `scenes.py`. The rows
 depend on the seed and the counts alone, whatever the number of processes.
@@ -60,9 +60,7 @@ def scene_row(task: tuple[int, bool, str]) -> dict:
     counted = next((q.answer for q in questions if q.family == "count"), scenes.COUNTS[0])
     return {
         "image": png.getvalue(),
-        "questions": [questions[0].question],
-        "answers": [questions[0].answer],
-        "family": questions[0].family,
+        **questions[0]._asdict(),
         "difficulty": scenes.COUNTS.index(counted) + 1,
     }
 
@@ -89,10 +87,9 @@ def write_set(folder: Path, row: Callable[[tuple], dict], tasks: list[tuple], pr
 
     fields = {"audio": "binary", "text": "string", "voice": "string", "difficulty": "int32"}
     if row is scene_row:
-        fields = {"image": "binary", "family": "string", "difficulty": "int32"}
+        fields = {"image": "binary", "question": "string", "answer": "string", "family": "string"}
+        fields["difficulty"] = "int32"
     features = datasets.Features({name: datasets.Value(kind) for name, kind in fields.items()})
-    if row is scene_row:
-        features |= {name: datasets.List(datasets.Value("string")) for name in ("questions", "answers")}
     datasets.disable_progress_bars()
     # `from_generator` remembers what it made, under a name it derives from the function: a folder of its own, so that
     # nothing stale is found.

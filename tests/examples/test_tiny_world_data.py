@@ -219,9 +219,9 @@ def test_command_writes_the_four_sets(tmp_path):
     assert Counter(made["scenes_test"]["family"]) == Counter(scenes.FAMILIES)
     (tmp_path / "picture.png").write_bytes(made["scenes_test"][0]["image"])
     picture, questions = scenes.make_scene(3 * make_data.SEEDS_A_RUN, True, scenes.FAMILIES[0])
-    assert made["scenes_test"][0]["answers"] == [questions[0].answer]
+    assert made["scenes_test"][0]["answer"] == questions[0].answer
     _, questions = scenes.make_scene(3 * make_data.SEEDS_A_RUN, False, scenes.FAMILIES[0])
-    assert made["scenes_train"][0]["questions"] == [questions[0].question]
+    assert made["scenes_train"][0]["question"] == questions[0].question
     assert made["scenes_train"][0]["difficulty"] == 1 + scenes.COUNTS.index(questions[-2].answer)
     assert Image.open(tmp_path / "picture.png").tobytes() == picture.tobytes()
 
