@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import generate
+from . import convert, generate
 from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
 
 
@@ -43,6 +43,7 @@ def build_parser() -> Parser:
     parser = Parser(prog=PROGRAM, description="RWKV-7 World: models that read, see and listen.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    convert.add_parser(commands)
     generate.add_parser(commands)
     return parser
 

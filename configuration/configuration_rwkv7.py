@@ -57,7 +57,8 @@ class RWKV7Config(PreTrainedConfig):
     hidden_ratio (`float`, *optional*, defaults to 4):
         Width of the channel mix as a multiple of `hidden_size`, used when `intermediate_size` is `None`.
     head_dim (`int`, *optional*, defaults to 64):
-        Size of one head; every head holds a state of `head_dim` x `head_dim` float32 numbers.
+        Size of one head; every head holds a state of `head_dim` x `head_dim` float32 numbers. `None` is
+        `hidden_size // num_heads`.
     num_heads (`int`, *optional*):
         Number of heads, always `hidden_size // head_dim`.
     decay_low_rank_dim (`int`, *optional*):
@@ -75,7 +76,10 @@ class RWKV7Config(PreTrainedConfig):
     norm_bias (`bool`, *optional*, defaults to `True`):
         Whether the LayerNorms have a bias.
     norm_eps (`float`, *optional*, defaults to 1e-05):
-        Epsilon of the LayerNorms; the GroupNorm after the recurrence uses `head_dim * norm_eps`.
+        Epsilon of the LayerNorms.
+    group_norm_eps (`float`, *optional*):
+        Epsilon of the GroupNorm after the recurrence. `None` is `head_dim * norm_eps`, as in fla; RWKV-LM has 64e-5
+        for every head size.
     attn (`dict`, *optional*):
         Softmax-attention layers of fla's hybrid models, which are not supported: must be `None`.
     number_of_conv_states (`int`, *optional*, defaults to 2):
@@ -100,7 +104,7 @@ class RWKV7Config(PreTrainedConfig):
     hidden_ratio: int | float | None = 4
     intermediate_size: int | None = None
     num_hidden_layers: int = 24
-    head_dim: int = 64
+    head_dim: int | None = 64
     num_heads: int | None = None
     decay_low_rank_dim: int | None = None
     gate_low_rank_dim: int | None = None
@@ -112,6 +116,7 @@ class RWKV7Config(PreTrainedConfig):
     norm_first: bool = True
     norm_bias: bool = True
     norm_eps: float = 1e-5
+    group_norm_eps: float | None = None
     attn: dict | None = None
     initializer_range: float = 0.02
     use_cache: bool = True
@@ -129,6 +134,8 @@ class RWKV7Config(PreTrainedConfig):
         if self.intermediate_size is None:
             width = int(self.hidden_size * (self.hidden_ratio or 4))
             self.intermediate_size = LOW_RANK_STEP * math.ceil(width / LOW_RANK_STEP)
+        if self.head_dim is None:
+            self.head_dim = self.hidden_size // self.num_heads if self.num_heads else 64
         num_heads = self.hidden_size // self.head_dim
         if self.num_heads not in (None, num_heads):
             logger.warning_once(

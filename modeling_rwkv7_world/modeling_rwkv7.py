@@ -103,7 +103,8 @@ class RWKV7Attention(nn.Module):
             self.v_lora = RWKV7LowRank(hidden_size, config.v_low_rank_dim, nn.Identity())
         self.a_lora = RWKV7LowRank(hidden_size, config.a_low_rank_dim, nn.Identity())
         self.g_lora = RWKV7LowRank(hidden_size, config.gate_low_rank_dim, nn.Sigmoid(), bias=False)
-        self.g_norm = nn.GroupNorm(config.num_heads, hidden_size, eps=self.head_dim * config.norm_eps)
+        group_norm_eps = config.group_norm_eps or self.head_dim * config.norm_eps
+        self.g_norm = nn.GroupNorm(config.num_heads, hidden_size, eps=group_norm_eps)
 
     def forward(
         self,

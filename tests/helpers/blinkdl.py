@@ -15,9 +15,6 @@ import torch
 from rwkv7_world import RWKV7Config
 
 
-HEAD_SIZE = 64  # the `rwkv` package has the GroupNorm epsilon of this head size written into it
-
-
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of a checkpoint. The defaults of the widths are none that a formula gives."""
@@ -30,6 +27,7 @@ class Sizes:
     v_rank: int = 8
     gate_rank: int = 56
     ffn: int = 320
+    head_size: int = 64
     layer_0_has_v: bool = False
     seed: int = 0
 
@@ -66,7 +64,7 @@ def random_checkpoint(sizes: Sizes) -> dict[str, torch.Tensor]:
             if s != "g":
                 tensors[att + f"{s}0"] = uniform(-6, 3) if s == "w" else uniform(-1, 1)
         tensors[att + "k_k"], tensors[att + "k_a"] = uniform(0.4, 1.0), uniform(0.7, 1.3)
-        tensors[att + "r_k"] = normal(hidden // HEAD_SIZE, HEAD_SIZE, scale=0.1)
+        tensors[att + "r_k"] = normal(hidden // sizes.head_size, sizes.head_size, scale=0.1)
         for name in ("receptance", "key", "value", "output"):
             tensors[att + f"{name}.weight"] = matrix(hidden, hidden, hidden, gain=0.5)
         tensors |= norm(att + "ln_x")
@@ -86,6 +84,7 @@ def config_of(checkpoint: dict[str, torch.Tensor]) -> RWKV7Config:
         hidden_size=hidden_size,
         num_hidden_layers=last + 1,
         head_dim=checkpoint[att + "r_k"].shape[1],
+        group_norm_eps=64e-5,  # written into the `rwkv` package
         intermediate_size=checkpoint["blocks.0.ffn.key.weight"].shape[0],
         decay_low_rank_dim=checkpoint[att + "w1"].shape[1],
         a_low_rank_dim=checkpoint[att + "a1"].shape[1],
@@ -130,10 +129,18 @@ def fla_state_dict(checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     return renamed
 
 
-def load_in_rwkv_package(checkpoint: dict[str, torch.Tensor], folder: Path):
-    """The checkpoint as a model of the `rwkv` package, float32 on the CPU, through a file in `folder`."""
+def load_in_rwkv_package(path: Path):
+    """A `.pth` file as a model of the `rwkv` package, float32 on the CPU."""
     os.environ.update(RWKV_V7_ON="1", RWKV_JIT_ON="0", RWKV_CUDA_ON="0")  # read when the module is imported
     from rwkv.model import RWKV
 
-    torch.save(checkpoint, folder / "checkpoint.pth")
-    return RWKV(model=str(folder / "checkpoint"), strategy="cpu fp32")
+    return RWKV(model=str(path.with_suffix("")), strategy="cpu fp32")
+
+
+def greedy_in_rwkv_package(package, logits: torch.Tensor, state: list[torch.Tensor], new_tokens: int) -> list[int]:
+    """The continuation after the logits (vocab,) and the state of a prompt; the state is overwritten."""
+    continuation = []
+    for _ in range(new_tokens):
+        continuation.append(int(logits.argmax()))
+        logits, state = package.forward(continuation[-1:], state)
+    return continuation

@@ -274,13 +274,15 @@ class TestArchitecture:
         assert config.intermediate_size == 4 * hidden_size
 
     @pytest.mark.parametrize(("head_dim", "norm_eps"), [(64, 1e-5), (16, 1e-5), (16, 1e-3)])
-    def test_group_norm_epsilon_is_head_dim_times_norm_eps(self, head_dim, norm_eps):
+    def test_group_norm_epsilon_is_head_dim_times_norm_eps_unless_given(self, head_dim, norm_eps):
         model = RWKV7ForCausalLM(tiny_config(hidden_size=64, head_dim=head_dim, norm_eps=norm_eps))
         for layer in model.model.layers:
             assert layer.attn.g_norm.eps == pytest.approx(head_dim * norm_eps)
             assert layer.attn.g_norm.num_groups == 64 // head_dim
             assert layer.attn_norm.eps == layer.ffn_norm.eps == norm_eps
         assert model.model.norm.eps == model.model.layers[0].pre_norm.eps == norm_eps
+        given = RWKV7ForCausalLM(tiny_config(head_dim=head_dim // 2, norm_eps=norm_eps, group_norm_eps=0.01))
+        assert given.model.layers[0].attn.g_norm.eps == 0.01
 
 
 class TestConfig:

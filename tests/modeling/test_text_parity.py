@@ -7,7 +7,14 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from helpers.blinkdl import Sizes, config_of, fla_state_dict, load_in_rwkv_package, random_checkpoint
+from helpers.blinkdl import (
+    Sizes,
+    config_of,
+    fla_state_dict,
+    greedy_in_rwkv_package,
+    load_in_rwkv_package,
+    random_checkpoint,
+)
 from rwkv7_world import RWKV7Cache, RWKV7ForCausalLM
 
 
@@ -51,14 +58,13 @@ def answer(request, tmp_path_factory) -> Answer:
     model = RWKV7ForCausalLM(config_of(checkpoint)).eval()
     model.load_state_dict(fla_state_dict(checkpoint), strict=True)
 
-    package = load_in_rwkv_package(checkpoint, tmp_path_factory.mktemp("blinkdl"))
+    path = tmp_path_factory.mktemp("blinkdl") / "checkpoint.pth"
+    torch.save(checkpoint, path)
+    package = load_in_rwkv_package(path)
     prompt = torch.randint(sizes.vocab, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(sizes.seed))
     logits, state = package.forward(prompt[0].tolist(), None, full_output=True)
     after_prompt = [tensor.clone() for tensor in state]
-    continuation, next_logits = [], logits[-1]
-    for _ in range(NEW_TOKENS):
-        continuation.append(int(next_logits.argmax()))
-        next_logits, state = package.forward(continuation[-1:], state)
+    continuation = greedy_in_rwkv_package(package, logits[-1], state, NEW_TOKENS)
     return Answer(model, prompt, logits, after_prompt, continuation)
 
 

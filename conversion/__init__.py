@@ -1,0 +1,8 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Foreign checkpoints in and out."""
+
+from .blinkdl import convert_to_blinkdl, convert_to_hub
+
+
+__all__ = ["convert_to_blinkdl", "convert_to_hub"]

@@ -1,0 +1,244 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Names and shapes of RWKV-7 in BlinkDL's `.pth` files, and what each tensor is called in the fla format.
+
+Every size is read from the shapes of a checkpoint, never computed: the published models follow no one formula.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+
+
+class Change(Enum):
+    """How a tensor of a `.pth` file becomes the parameter of the fla format."""
+
+    NONE = "none"
+    FLATTEN = "flatten"  # (1, 1, C) -> (C,)
+    TRANSPOSE = "transpose"  # used as x @ w -> weight of a Linear
+
+    def to_fla(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self is Change.FLATTEN:
+            return tensor.flatten()
+        return tensor.t().contiguous() if self is Change.TRANSPOSE else tensor
+
+    def to_blinkdl(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self is Change.FLATTEN:
+            return tensor.view(1, 1, -1)
+        return tensor.t().contiguous() if self is Change.TRANSPOSE else tensor
+
+    def shape_in_blinkdl(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape in the `.pth` file of a parameter of shape `shape`."""
+        if self is Change.FLATTEN:
+            return (1, 1, *shape)
+        return shape[::-1] if self is Change.TRANSPOSE else shape
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a checkpoint."""
+
+    layers: int
+    vocab: int
+    hidden: int
+    heads: int
+    head_dim: int
+    ffn: int
+    decay_rank: int
+    a_rank: int
+    v_rank: int | None  # of a model with one layer, which has no value mix
+    gate_rank: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor: its name in the fla format, its shape in the `.pth` file, and what lies between the two.
+
+    `fla_name` is `None` for a tensor that the fla format has no place for; it may be missing.
+    """
+
+    fla_name: str | None
+    shape: tuple[int, ...]
+    change: Change = Change.NONE
+
+
+_RENAMED_PARTS = {
+    "emb": "model.embeddings",
+    "ln_out": "model.norm",
+    "head": "lm_head",
+    "ln0": "pre_norm",
+    "ln1": "attn_norm",
+    "ln2": "ffn_norm",
+    "att": "attn",
+    "receptance": "r_proj",
+    "key": "k_proj",
+    "value": "v_proj",
+    "output": "o_proj",
+    "ln_x": "g_norm",
+}
+_LOW_RANK_ENDS = {"0": "lora.2.bias", "1": "lora.0.weight", "2": "lora.2.weight"}
+
+# What names tell of files that are no plain RWKV-7 model, the most telling first
+_FOREIGN_NAMES = [
+    (r"blocks\.\d+\.qkv\..*", "an RWKV-7b model (DEA, attention beside the state), which is not supported yet"),
+    (r".*\.ffn\.(s_emb|s_emb_x|s[012])(\..*)?", "an RWKV-7a model (DeepEmbed), which is not supported yet"),
+    (r".*\.ffn\.enn(\..*)?|.*\.rosa.*", "an RWKV-8 model, which is not supported"),
+    (r".*\.att\.time_maa_.*", "an RWKV-6 model, expected RWKV-7"),
+    (r".*\.att\.time_mix_g|.*\.att\.time_faaaa", "an RWKV-5 model, expected RWKV-7"),
+    (r".*\.att\.time_(decay|first|mix_\w)", "an RWKV-4 or RWKV-5 model, expected RWKV-7"),
+    (r"(modality|llm|proj|encoder|language_model|speech_encoder)\..*", "a multimodal checkpoint, not a text model"),
+    (r".*\.(lora_[AB]|bone|miss|disha)(\..*)?", "a PEFT adapter, or a model with one not merged"),
+]
+
+
+def fla_name_of(name: str) -> str:
+    """Name in the fla format of a tensor that both formats have.
+
+    >>> fla_name_of("blocks.3.att.w1")
+    'model.layers.3.attn.w_lora.lora.0.weight'
+    """
+    if not name.startswith("blocks."):
+        part, end = name.split(".")
+        return f"{_RENAMED_PARTS[part]}.{end}"
+    _, layer, *parts = name.split(".")
+    if parts[0] == "ffn":
+        return f"model.layers.{layer}." + ".".join(parts)
+    low_rank = re.fullmatch(r"([wavg])([012])", parts[-1])
+    if low_rank:
+        return f"model.layers.{layer}.attn.{low_rank[1]}_lora.{_LOW_RANK_ENDS[low_rank[2]]}"
+    return f"model.layers.{layer}." + ".".join(_RENAMED_PARTS.get(part, part) for part in parts)
+
+
+def all_entries(sizes: Sizes) -> dict[str, Entry]:
+    """Every tensor of a checkpoint of these sizes, by its name in the `.pth` file."""
+    entries = {"emb.weight": Entry("model.embeddings.weight", (sizes.vocab, sizes.hidden))}
+    for layer in range(sizes.layers):
+        entries |= _layer_entries(sizes, layer)
+    entries |= _norm("ln_out", sizes)
+    entries["head.weight"] = Entry("lm_head.weight", (sizes.vocab, sizes.hidden))
+    return entries
+
+
+def _layer_entries(sizes: Sizes, layer: int) -> dict[str, Entry]:
+    hidden, ffn = sizes.hidden, sizes.ffn
+    block, att = f"blocks.{layer}.", f"blocks.{layer}.att."
+    entries = {}
+    for norm in ("ln0", "ln1", "ln2") if layer == 0 else ("ln1", "ln2"):
+        entries |= _norm(block + norm, sizes)
+    entries |= {f"{att}x_{s}": _entry(f"{att}x_{s}", (1, 1, hidden)) for s in "rwkvag"}
+    ranks = {"w": sizes.decay_rank, "a": sizes.a_rank, "v": sizes.v_rank, "g": sizes.gate_rank}
+    for s, rank in ranks.items():
+        if rank is not None:
+            entries |= _low_rank(att + s, rank, hidden, has_place=s != "v" or layer > 0)
+    for s in ("k_k", "k_a"):
+        entries[att + s] = _entry(att + s, (1, 1, hidden), Change.FLATTEN)
+    entries[att + "r_k"] = _entry(att + "r_k", (sizes.heads, sizes.head_dim))
+    for s in ("receptance", "key", "value", "output"):
+        entries[f"{att}{s}.weight"] = _entry(f"{att}{s}.weight", (hidden, hidden))
+    entries |= _norm(att + "ln_x", sizes)
+    # A state from state tuning, merged into the checkpoint
+    entries[att + "time_state"] = Entry(None, (sizes.heads, sizes.head_dim, sizes.head_dim))
+    entries[f"{block}ffn.x_k"] = _entry(f"{block}ffn.x_k", (1, 1, hidden), Change.FLATTEN)
+    entries[f"{block}ffn.key.weight"] = _entry(f"{block}ffn.key.weight", (ffn, hidden))
+    entries[f"{block}ffn.value.weight"] = _entry(f"{block}ffn.value.weight", (hidden, ffn))
+    return entries
+
+
+def _entry(name: str, shape: tuple[int, ...], change: Change = Change.NONE) -> Entry:
+    return Entry(fla_name_of(name), shape, change)
+
+
+def _norm(name: str, sizes: Sizes) -> dict[str, Entry]:
+    return {f"{name}.{end}": _entry(f"{name}.{end}", (sizes.hidden,)) for end in ("weight", "bias")}
+
+
+def _low_rank(name: str, rank: int, hidden: int, has_place: bool) -> dict[str, Entry]:
+    """Bias and both matrices of a low-rank map; the value mix of layer 0 is unused and has no place."""
+    entries = {
+        f"{name}0": ((1, 1, hidden), Change.FLATTEN),
+        f"{name}1": ((hidden, rank), Change.TRANSPOSE),
+        f"{name}2": ((rank, hidden), Change.TRANSPOSE),
+    }
+    if name.endswith("g"):
+        del entries[f"{name}0"]
+    if not has_place:
+        return {name: Entry(None, shape) for name, (shape, _) in entries.items()}
+    return {name: _entry(name, shape, change) for name, (shape, change) in entries.items()}
+
+
+def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
+    """The sizes of a checkpoint from the shapes in its `.pth` form.
+
+    Raises:
+        ValueError: If it is no RWKV-7 text model, or a tensor that tells a size is missing or has another rank.
+    """
+    refuse_foreign_names(shapes)
+    layers = [int(name.split(".")[1]) for name in shapes if re.match(r"blocks\.\d+\.", name)]
+    if not layers:
+        raise ValueError("no RWKV-7 checkpoint: it holds no tensor blocks.0.*")
+
+    def size(name: str, axis: int, dims: int = 2) -> int:
+        if name not in shapes:
+            raise ValueError(f"the tensor {name} is missing")
+        if len(shapes[name]) != dims:
+            raise ValueError(f"{name} has the shape {tuple(shapes[name])}, expected {dims} dimensions")
+        return shapes[name][axis]
+
+    value_mix = next((f"blocks.{layer}.att.v1" for layer in (1, 0) if f"blocks.{layer}.att.v1" in shapes), None)
+    if value_mix is None and max(layers) > 0:
+        raise ValueError("the tensor blocks.1.att.v1 is missing")
+    return Sizes(
+        layers=max(layers) + 1,
+        vocab=size("emb.weight", 0),
+        hidden=size("emb.weight", 1),
+        heads=size("blocks.0.att.r_k", 0),
+        head_dim=size("blocks.0.att.r_k", 1),
+        ffn=size("blocks.0.ffn.key.weight", 0),
+        decay_rank=size("blocks.0.att.w1", 1),
+        a_rank=size("blocks.0.att.a1", 1),
+        v_rank=value_mix and size(value_mix, 1),
+        gate_rank=size("blocks.0.att.g1", 1),
+    )
+
+
+def refuse_foreign_names(names: Iterable[str]) -> None:
+    """Refuses files that hold something else, by the names in them.
+
+    Raises:
+        ValueError: Says what the file is, and names the tensor that tells.
+    """
+    names = list(names)
+    if names and all(name.endswith(".att.time_state") for name in names):
+        raise ValueError("a trained state, not a model: load it with rwkv7_world.state.load_trained_state")
+    for pattern, meaning in _FOREIGN_NAMES:
+        for name in names:
+            if re.fullmatch(pattern, name):
+                raise ValueError(f"{meaning} (it holds the tensor {name})")
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], sizes: Sizes) -> None:
+    """Checks that a checkpoint holds exactly the tensors of an RWKV-7 model of `sizes`, each of its shape.
+
+    Raises:
+        ValueError: Names the first tensor that is missing, unknown, or of another shape.
+    """
+    if sizes.heads * sizes.head_dim != sizes.hidden:
+        shape = (sizes.heads, sizes.head_dim)
+        raise ValueError(f"blocks.0.att.r_k has the shape {shape}, which does not make {sizes.hidden} channels")
+    if sizes.layers > len(shapes):  # before a table of that many layers is made
+        raise ValueError(f"{len(shapes)} tensors cannot make the {sizes.layers} layers that their names tell of")
+    entries = all_entries(sizes)
+    missing = [name for name, entry in entries.items() if entry.fla_name is not None and name not in shapes]
+    if missing:
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"the tensor {missing[0]} is missing{more}")
+    unknown = sorted(shapes.keys() - entries.keys())
+    if unknown:
+        more = f", and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise ValueError(f"the tensor {unknown[0]} is none that RWKV-7 has{more}")
+    for name, shape in shapes.items():
+        if tuple(shape) != entries[name].shape:
+            raise ValueError(f"{name} has the shape {tuple(shape)}, expected {entries[name].shape}")

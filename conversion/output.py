@@ -1,0 +1,57 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Output that appears whole or not at all: written beside its place under another name, renamed at the end."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(destination: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `destination`, a new or empty folder, unless the block raises.
+
+    Raises:
+        ValueError: If `destination` is taken.
+        OSError: If it cannot be made.
+    """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ValueError(f"{destination}: exists already, expected a new or an empty folder")
+    with _workplace(destination) as workplace:
+        folder = workplace / destination.name
+        folder.mkdir()
+        yield folder
+        os.replace(folder, destination)
+
+
+@contextmanager
+def whole_file(destination: Path) -> Iterator[Path]:
+    """A temporary file name; the file becomes `destination`, which must be new, unless the block raises.
+
+    Raises:
+        ValueError: If `destination` is taken.
+        OSError: If it cannot be made.
+    """
+    if destination.exists():
+        raise ValueError(f"{destination}: exists already")
+    with _workplace(destination) as workplace:
+        yield workplace / destination.name
+        os.replace(workplace / destination.name, destination)
+
+
+@contextmanager
+def _workplace(destination: Path) -> Iterator[Path]:
+    """A folder beside `destination`, so that a rename is enough; gone afterwards."""
+    if not destination.parent.is_dir():
+        raise FileNotFoundError(f"{destination.parent}: no such folder")
+    try:
+        workplace = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    except OSError as error:
+        raise OSError(f"{destination.parent}: cannot be written to ({error.strerror})") from error
+    try:
+        yield workplace
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
