@@ -13,13 +13,19 @@
 # limitations under the License.
 """The constant-size state of RWKV-7 as a transformers `Cache`, and what makes `generate` use it."""
 
+import copy
+
 import torch
 from transformers.cache_utils import Cache, DynamicCache, LinearAttentionLayer, StaticCache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.generation import GenerationMixin
+from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 
 
 TIME_MIX, CHANNEL_MIX = 0, 1  # indices of the two token-shift states of a layer
+
+# In assisted decoding: reading few tokens twice costs less than one more forward pass, which reads all weights
+MAX_TOKENS_READ_AGAIN = 8
 
 
 class RWKV7Cache(Cache):
@@ -36,8 +42,12 @@ class RWKV7Cache(Cache):
         config = config.get_text_config(decoder=True)
         number_of_states = config.number_of_conv_states
         super().__init__(layers=[LinearAttentionLayer(number_of_states) for _ in range(config.num_hidden_layers)])
+        self.config = config
         # `generate` needs the number of tokens seen, which layers without keys do not track
         self.seen_tokens = 0
+        # While past recording is on: the number of tokens and the layers before every forward pass since the last crop
+        self.is_recording = False
+        self.snapshots: list[tuple[int, list[LinearAttentionLayer]]] = []
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of tokens seen, padding included."""
@@ -51,6 +61,60 @@ class RWKV7Cache(Cache):
         """Back to the state before the first token."""
         super().reset()
         self.seen_tokens = 0
+        self.snapshots.clear()
+
+    def activate_past_recording(self) -> None:
+        """From now on every forward pass keeps the state before it, so that `crop` can go back."""
+        self.is_recording = True
+
+    def deactivate_past_recording(self) -> None:
+        """Forgets the states kept for `crop`, and keeps no more."""
+        self.is_recording = False
+        self.snapshots.clear()
+
+    def begin_forward(self) -> None:
+        """To be called before a forward pass changes the state."""
+        if self.is_recording:
+            self.snapshots.append((self.seen_tokens, copy.deepcopy(self.layers)))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Takes back the last tokens, and with them all others of the forward pass that read them.
+
+        A recurrent state holds no tokens that could be removed one by one. `get_seq_length` tells how many are left,
+        and `generate` reads again what was taken back too much.
+
+        Args:
+            tokens_to_remove (`int`): Minus the number of tokens; 0 only forgets the states kept to go back to.
+
+        Raises:
+            ValueError: If it is positive.
+            RuntimeError: If past recording was not on when the tokens were read.
+        """
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop takes minus the number of tokens to remove, got {tokens_to_remove}.")
+        target = self.seen_tokens + tokens_to_remove
+        if target < min([self.seen_tokens, *(seen for seen, _ in self.snapshots)]):
+            raise RuntimeError(
+                f"The state after {target} tokens is gone: call `activate_past_recording` before the forward passes "
+                "that are to be taken back."
+            )
+        while self.seen_tokens > target:
+            self.seen_tokens, self.layers = self.snapshots.pop()
+        self.snapshots.clear()
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Every row of the batch `repeats` times, one after the other."""
+        self.batch_select_indices(torch.arange(self.batch_size).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps the rows `indices` of the batch, in their order, repeated where they repeat."""
+        self.reorder_cache(indices)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the batch; -1 before the first forward pass."""
+        state = self.get_recurrent_state(0)
+        return -1 if state is None else state.shape[0]
 
     def get_shift_state(self, layer_idx: int, state_idx: int, hidden_states: torch.Tensor) -> torch.Tensor:
         """Last token of the forward pass before, (batch, hidden); zero before the first."""
@@ -80,6 +144,75 @@ class RWKV7GenerationMixin(GenerationMixin):
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         if type(model_kwargs.get("past_key_values")) in (DynamicCache, StaticCache):
             model_kwargs["past_key_values"] = RWKV7Cache(self.config)
+            if generation_config.is_assistant:
+                model_kwargs["past_key_values"].activate_past_recording()
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids,
+        next_sequence_length=None,
+        past_key_values=None,
+        attention_mask=None,
+        inputs_embeds=None,  # named, for `generate` looks for it in this signature
+        **kwargs,
+    ):
+        """The inputs of one forward pass.
+
+        Tokens that were taken back together with a wrong candidate are read again along with the next candidates; when
+        they have become many, in a forward pass of their own, which no candidate can take back.
+        """
+        if getattr(past_key_values, "is_recording", False):
+            unread = input_ids[:, past_key_values.get_seq_length() :]
+            again = 0 if next_sequence_length is None else unread.shape[1] - next_sequence_length
+            if again >= MAX_TOKENS_READ_AGAIN:
+                self(input_ids=unread[:, :again], past_key_values=past_key_values, logits_to_keep=1)
+                unread = unread[:, again:]
+            next_sequence_length = unread.shape[1]
+        return super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length, past_key_values, attention_mask, inputs_embeds, **kwargs
+        )
+
+    def _assisted_decoding(
+        self,
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        synced_gpus=False,
+        streamer=None,
+        inputs_tensor=None,
+        assistant_model=None,
+        assistant_tokenizer=None,
+        tokenizer=None,
+        **model_kwargs,
+    ):
+        """Reads the prompt before any candidate, so that taking candidates back never takes back the prompt."""
+        cache = model_kwargs.get("past_key_values")
+        if isinstance(cache, RWKV7Cache) and input_ids.shape[1] - 1 > cache.get_seq_length():
+            prompt_kwargs = dict(model_kwargs)
+            for name in ("attention_mask", "position_ids"):
+                if model_kwargs.get(name) is not None:
+                    prompt_kwargs[name] = model_kwargs[name][:, :-1]
+            self._prefill(input_ids[:, cache.get_seq_length() : -1], generation_config, prompt_kwargs)
+            for name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL:
+                model_kwargs.pop(name, None)
+        try:
+            return super()._assisted_decoding(
+                input_ids,
+                logits_processor,
+                stopping_criteria,
+                generation_config,
+                synced_gpus,
+                streamer,
+                inputs_tensor,
+                assistant_model,
+                assistant_tokenizer,
+                tokenizer,
+                **model_kwargs,
+            )
+        finally:
+            if isinstance(cache, RWKV7Cache):
+                cache.deactivate_past_recording()
 
     @staticmethod
     def create_masks_for_generate(config, inputs_embeds, attention_mask, is_first_iteration=False, **kwargs):

@@ -279,7 +279,6 @@ class RWKV7PreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["RWKV7Block"]
     _skip_keys_device_placement = ["past_key_values"]
-    _is_stateful = True
     _can_record_outputs = {"hidden_states": RWKV7Block}
 
     @classmethod
@@ -348,6 +347,8 @@ class RWKV7Model(RWKV7PreTrainedModel):
 
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
         layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length)
+        if past_key_values is not None:
+            past_key_values.begin_forward()
         hidden_states, v_first = inputs_embeds, None
         for layer in self.layers:
             hidden_states, v_first = layer(hidden_states, v_first, layout, past_key_values=past_key_values)

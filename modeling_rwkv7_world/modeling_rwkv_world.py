@@ -80,7 +80,6 @@ class RWKVWorldPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["RWKV7Block"]
     _skip_keys_device_placement = ["past_key_values"]
-    _is_stateful = True
     # What the encoders support; the language model has no attention
     _supports_sdpa = True
     _supports_flash_attn = True

@@ -73,8 +73,10 @@ class TokenLayout:
             past_length: Tokens seen before, which a mask may cover too.
 
         Raises:
-            ValueError: If the mask does not fit.
+            ValueError: If there are no tokens, or the mask does not fit.
         """
+        if inputs_embeds.shape[1] == 0:
+            raise ValueError(f"The input has no tokens: its shape is {tuple(inputs_embeds.shape[:2])}.")
         mask = _local_mask(attention_mask, inputs_embeds, past_length)
         starts = _packed_starts(position_ids, mask, inputs_embeds)
         if mask is None and starts is None:
