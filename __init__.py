@@ -15,6 +15,7 @@ from transformers import (
 from .configuration.configuration_rwkv7 import RWKV7Config
 from .configuration.configuration_rwkv_world import RWKVWorldConfig
 from .modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
+from .modeling_rwkv7_world.logits_process_rwkv7 import RWKVPenaltyLogitsProcessor, TopALogitsProcessor
 from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM, RWKV7Model
 from .modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration, RWKVWorldModel
 from .processing.processing_rwkv_world import RWKVWorldProcessor
@@ -39,9 +40,11 @@ __all__ = [
     "RWKV7Config",
     "RWKV7ForCausalLM",
     "RWKV7Model",
+    "RWKVPenaltyLogitsProcessor",
     "RWKVWorldConfig",
     "RWKVWorldForConditionalGeneration",
     "RWKVWorldModel",
     "RWKVWorldProcessor",
     "RWKVWorldTokenizer",
+    "TopALogitsProcessor",
 ]
