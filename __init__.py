@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoModelForSequenceClassification,
     AutoProcessor,
     AutoTokenizer,
 )
@@ -16,7 +17,7 @@ from .configuration.configuration_rwkv7 import RWKV7Config
 from .configuration.configuration_rwkv_world import RWKVWorldConfig
 from .modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from .modeling_rwkv7_world.logits_process_rwkv7 import RWKVPenaltyLogitsProcessor, TopALogitsProcessor
-from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM, RWKV7Model
+from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM, RWKV7ForSequenceClassification, RWKV7Model
 from .modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration, RWKVWorldModel
 from .processing.processing_rwkv_world import RWKVWorldProcessor
 from .processing.tokenization_rwkv_world import RWKVWorldTokenizer
@@ -29,6 +30,7 @@ AutoConfig.register(RWKVWorldConfig.model_type, RWKVWorldConfig, exist_ok=True)
 AutoModel.register(RWKV7Config, RWKV7Model, exist_ok=True)
 AutoModel.register(RWKVWorldConfig, RWKVWorldModel, exist_ok=True)
 AutoModelForCausalLM.register(RWKV7Config, RWKV7ForCausalLM, exist_ok=True)
+AutoModelForSequenceClassification.register(RWKV7Config, RWKV7ForSequenceClassification, exist_ok=True)
 AutoModelForImageTextToText.register(RWKVWorldConfig, RWKVWorldForConditionalGeneration, exist_ok=True)
 AutoModelForMultimodalLM.register(RWKVWorldConfig, RWKVWorldForConditionalGeneration, exist_ok=True)
 for _config in (RWKV7Config, RWKVWorldConfig):
@@ -39,6 +41,7 @@ __all__ = [
     "RWKV7Cache",
     "RWKV7Config",
     "RWKV7ForCausalLM",
+    "RWKV7ForSequenceClassification",
     "RWKV7Model",
     "RWKVPenaltyLogitsProcessor",
     "RWKVWorldConfig",

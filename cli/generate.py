@@ -170,17 +170,21 @@ def _answer(
     args: argparse.Namespace,
 ) -> None:
     """Generates the answer and prints it, as it comes unless told otherwise."""
-    from transformers import TextStreamer
+    from ..processing.chat_templates import NEXT_TURN, TEXT_CHAT_TEMPLATE
+    from .streaming import AnswerStreamer
 
+    # A World text model ends its answer by going on with the user's next turn
+    ending = NEXT_TURN if decoder.chat_template == TEXT_CHAT_TEMPLATE else ""
+    stop = {"stop_strings": [ending], "tokenizer": decoder} if ending else {}
     inputs = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
     }
-    streamer = None if args.no_stream else TextStreamer(decoder, skip_prompt=True, skip_special_tokens=True)
-    output = model.generate(**inputs, **_sampling(args), max_new_tokens=args.max_new_tokens, streamer=streamer)
+    streamer = None if args.no_stream else AnswerStreamer(decoder, ending)
+    output = model.generate(**inputs, **_sampling(args), **stop, max_new_tokens=args.max_new_tokens, streamer=streamer)
     if args.no_stream:
         answer = output[0, inputs["input_ids"].shape[1] :]
-        print(decoder.decode(answer, skip_special_tokens=True))
+        print(decoder.decode(answer, skip_special_tokens=True).removesuffix(ending))
 
 
 def _sampling(args: argparse.Namespace) -> dict[str, Any]:

@@ -98,6 +98,20 @@ class RWKV7Config(PreTrainedConfig):
     base_config_key = "text_config"
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {"num_attention_heads": "num_heads"}
+    # The recurrence and its per-channel parameters stay whole on every device; the matrices around it are shared out
+    base_model_tp_plan = {
+        "layers.*.attn.r_proj": "colwise_gather_output",
+        "layers.*.attn.k_proj": "colwise_gather_output",
+        "layers.*.attn.v_proj": "colwise_gather_output",
+        "layers.*.attn.o_proj": "colwise_gather_output",
+        "layers.*.ffn.key": "colwise",
+        "layers.*.ffn.value": "rowwise",
+    }
+    base_model_pp_plan = {
+        "embeddings": (["input_ids"], ["inputs_embeds"]),
+        "layers": (["hidden_states", "v_first"], ["hidden_states", "v_first"]),
+        "norm": (["hidden_states"], ["hidden_states"]),
+    }
 
     vocab_size: int = 65536
     hidden_size: int = 2048

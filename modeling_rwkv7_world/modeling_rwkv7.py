@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.processing_utils import Unpack
@@ -374,6 +374,8 @@ def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
 # trf-ignore: TRF015 (the configuration stands in the folder configuration/)
 class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.embeddings.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
 
     def __init__(self, config: RWKV7Config):
         super().__init__(config)
@@ -433,4 +435,8 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
         )
 
 
-__all__ = ["RWKV7ForCausalLM", "RWKV7Model", "RWKV7PreTrainedModel"]
+class RWKV7ForSequenceClassification(GenericForSequenceClassification, RWKV7PreTrainedModel):
+    pass
+
+
+__all__ = ["RWKV7ForCausalLM", "RWKV7ForSequenceClassification", "RWKV7Model", "RWKV7PreTrainedModel"]

@@ -16,6 +16,86 @@
 # Characters that open and end a turn, ids 23 and 24; the model ends its answer with the second
 TURN_START, TURN_END = "\x16", "\x17"
 
+# What the text models were trained on: the World chat format, and of G1 thinking, tools and their results (RWKV-LM,
+# `RWKV-v7/RWKV7-G1x-templates.txt`). Blank lines end a turn, so there are none inside what users and systems say. The
+# prompt for thinking ends in "<think", for ">" begins many different tokens.
+TEXT_CHAT_TEMPLATE = """\
+{%- macro render(content) -%}
+{%- if content is string -%}
+{{- content -}}
+{%- else -%}
+{%- for item in content -%}
+{%- if item['type'] == 'text' -%}
+{{- item['text'] -}}
+{%- else -%}
+{{- raise_exception('Unknown content type ' ~ item['type'] ~ ': a text model takes text.') -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro clean(content) -%}
+{{- (render(content) | replace('\\r\\n', '\\n')).split('\\n') | select | join('\\n') | trim -}}
+{%- endmacro -%}
+{%- macro call(function) -%}
+{%- set named = {'name': function['name'], 'arguments': function['arguments']} -%}
+{{- '```json\\n' ~ named | tojson(separators=(',', ':')) ~ '\\n```' -}}
+{%- endmacro -%}
+{{- bos_token -}}
+{%- set system = namespace(parts=[]) -%}
+{%- if messages and messages[0]['role'] == 'system' -%}
+{%- set system.parts = [clean(messages[0]['content'])] -%}
+{%- set messages = messages[1:] -%}
+{%- endif -%}
+{%- if tools -%}
+{%- set functions = namespace(lines=[]) -%}
+{%- for tool in tools -%}
+{%- set function = tool['function'] if 'function' in tool else tool -%}
+{%- set arguments = (function['parameters'] or {}).get('properties', {}) -%}
+{%- set line = {'name': function['name'], 'description': function['description'], 'arguments': arguments} -%}
+{%- set functions.lines = functions.lines + [line | tojson(separators=(',', ':'))] -%}
+{%- endfor -%}
+{%- set lines = functions.lines | join(',\\n') -%}
+{%- set listed = 'Tools:\\n[\\n' ~ lines ~ '\\n]\\nReturn only a JSON function call.' -%}
+{%- set system.parts = system.parts + [listed] -%}
+{%- endif -%}
+{%- if system.parts -%}
+{{- 'System: ' ~ system.parts | join('\\n') ~ '\\n\\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}
+{{- 'User: ' ~ clean(message['content']) ~ '\\n\\n' -}}
+{%- elif message['role'] == 'tool' -%}
+{{- 'User: Function output:\\n' ~ clean(message['content']) ~ '\\n\\n' -}}
+{%- elif message['role'] == 'assistant' -%}
+{{- 'Assistant:' -}}
+{%- generation -%}
+{{- ' ' -}}
+{%- if message['reasoning_content'] -%}
+{{- '<think>' ~ message['reasoning_content'] ~ '</think>\\n' -}}
+{%- endif -%}
+{{- render(message['content'] or '') | trim -}}
+{%- for tool_call in message['tool_calls'] or [] -%}
+{{- call(tool_call['function'] if 'function' in tool_call else tool_call) -}}
+{%- endfor -%}
+{{- '\\n\\n' -}}
+{%- endgeneration -%}
+{%- else -%}
+{{- raise_exception('Unknown role ' ~ message['role'] ~ ': expected system (first), user, assistant or tool.') -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- 'Assistant:' -}}
+{%- if enable_thinking is defined -%}
+{{- ' <think' if enable_thinking else ' <think>\\n</think' -}}
+{%- elif tools -%}
+{{- ' ```json' -}}
+{%- endif -%}
+{%- endif -%}
+"""
+
+# What a text model writes when its turn is over and it goes on with the user's
+NEXT_TURN = "\n\nUser:"
+
 # No space follows the colon: the trie tokenizer would join it with what comes next. Image and audio placeholders stand
 # where they stand in the message.
 WORLD_CHAT_TEMPLATE = """\

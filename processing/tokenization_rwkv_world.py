@@ -29,6 +29,7 @@ from tokenizers.models import WordLevel
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
+from .chat_templates import TEXT_CHAT_TEMPLATE
 from .world_vocabulary import (
     END_OF_TEXT,
     MULTIMODAL_TOKENS,
@@ -66,6 +67,10 @@ class RWKVWorldTokenizer(TokenizersBackend):
     tokenizer(untrusted_text, split_special_tokens=True)  # "<|image_pad|>" is 13 ordinary characters
     tokenizer.apply_chat_template(chat, sanitize_control_tokens=True)  # the same, inside messages
     ```
+
+    The chat template is that of the World and G1 text models, beginning with token 0; it takes `tools`, and
+    `enable_thinking=True` or `False` for models that think. Answers end with a blank line and "User:", so that
+    `generate(..., stop_strings=["\\n\\nUser:"], tokenizer=tokenizer)` stops after one.
 
     A folder written by `save_pretrained` loads here and, without this package and without remote code, through
     `transformers.AutoTokenizer`.
@@ -120,6 +125,8 @@ class RWKVWorldTokenizer(TokenizersBackend):
             padding_side=padding_side,
             **{"clean_up_tokenization_spaces": False, **named_tokens, **kwargs},
         )
+        if self.chat_template is None:
+            self.chat_template = TEXT_CHAT_TEMPLATE
         if self._tokenizer.token_to_id(END_OF_TEXT.content) != END_OF_TEXT.world_id:
             raise ValueError(f"{tokenizer_file}: token 0 is not {END_OF_TEXT.content}, so not a World tokenizer")
         self._read_post_processor()

@@ -1,0 +1,51 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What is streamed is the answer, whole and without what ends it, however it is cut into tokens."""
+
+import contextlib
+import io
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rwkv7_world import RWKVWorldTokenizer
+from rwkv7_world.cli.streaming import AnswerStreamer
+
+
+TOKENIZER = RWKVWorldTokenizer.from_tokens([b"\n\n", b"User", b"a\n"])
+END = "\n\nUser:"
+
+
+def streamed(text: str) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        streamer = AnswerStreamer(TOKENIZER, END)
+        streamer.put(torch.tensor([[1, 2]]))  # the prompt
+        for token_id in TOKENIZER(text)["input_ids"]:
+            streamer.put(torch.tensor([token_id]))
+        streamer.end()
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a\n\nUse", "a\n\n\n\nUser", "User:", "a\n", "你好 🦤"])
+@pytest.mark.parametrize("ending", ["", END])
+def test_the_answer_comes_whole_and_its_end_does_not(text, ending):
+    assert streamed(text + ending) == text + "\n"
+
+
+def test_text_is_not_kept_back_longer_than_it_may_be_the_end(capsys):
+    streamer = AnswerStreamer(TOKENIZER, END)
+    streamer.put(torch.tensor([[1]]))
+    printed = ""
+    for token_id in TOKENIZER("a b\n\nUs and then some more ")["input_ids"]:
+        streamer.put(torch.tensor([token_id]))
+        printed += capsys.readouterr().out
+    assert printed.startswith("a b\n\nUs and then some")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text("a\nUser: ", max_size=30))
+def test_any_text_is_streamed_unchanged_but_for_its_end(text):
+    assert streamed(text) == text.removesuffix(END) + "\n"
