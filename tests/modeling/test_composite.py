@@ -514,6 +514,20 @@ def test_greedy_generation_equals_generation_without_cache(vision, audio):
     assert len(set(cached[0, example.input_ids.shape[1] :].tolist())) > 2
 
 
+@pytest.mark.parametrize("guesser", ["prompt", "model"])
+def test_guesses_are_taken_back_and_images_and_clips_stay(guesser):
+    example = Example("siglip", "wavlm")
+    assistant = copy.deepcopy(example.model)
+    with torch.no_grad():
+        assistant.lm_head.weight += 0.05 * torch.randn(
+            assistant.lm_head.weight.shape, generator=torch.Generator().manual_seed(0)
+        )
+    guesses = {"prompt_lookup_num_tokens": 3} if guesser == "prompt" else {"assistant_model": assistant}
+    options = {"max_new_tokens": 10, "do_sample": False}
+    assisted = example.model.generate(**example.inputs, **guesses, **options)
+    assert assisted.tolist() == example.model.generate(**example.inputs, **options).tolist()
+
+
 @pytest.mark.parametrize("encode_first", [False, True])
 def test_every_beam_gets_all_images_and_clips_in_order(encode_first):
     example = Example("siglip", "wavlm")
