@@ -22,17 +22,22 @@ def build_tokenizer() -> RWKVWorldTokenizer:
 
 
 def to_conversation(row: dict, with_answer: bool) -> list[dict]:
-    """A row of a speech or a scenes set as messages in the format of `apply_chat_template`."""
+    """A row of a speech or a scenes set as messages in the format of `apply_chat_template`.
+
+    With answers all questions of a picture are asked in turn, without only the first.
+    """
     if "audio" in row:
         waveform = np.frombuffer(row["audio"], "<i2").astype(np.float32) / 2**15
-        media, question, answer = {"type": "audio", "audio": waveform}, SPEECH_QUESTION, row["text"]
+        media, questions, answers = {"type": "audio", "audio": waveform}, [SPEECH_QUESTION], [row["text"]]
     else:
         picture = Image.open(io.BytesIO(row["image"]))
-        media, question, answer = {"type": "image", "image": picture}, row["question"], row["answer"]
-    messages = [{"role": "user", "content": [media, {"type": "text", "text": question}]}]
-    if with_answer:
+        media, questions, answers = {"type": "image", "image": picture}, row["questions"], row["answers"]
+    messages = []
+    for question, answer in zip(questions, answers, strict=True):
+        messages.append({"role": "user", "content": [{"type": "text", "text": question}]})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    return messages
+    messages[0]["content"].insert(0, media)
+    return messages if with_answer else messages[:1]
 
 
 def encode(processor, rows: list[dict], with_answer: bool, **kwargs):

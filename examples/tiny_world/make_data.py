@@ -3,10 +3,10 @@
     python make_data.py data --train-clips 12000 --train-scenes 40000
 
 `speech_train`, `speech_test`: `audio` (bytes: mono int16 PCM at 16 kHz, `numpy.frombuffer(row["audio"], "<i2")`),
-`text`, `voice`. `scenes_train`, `scenes_test`: `image` (bytes of a PNG), `question`, `answer`, `family`; one
-question a picture, the families in turn, for answers to several would give each other away. Both have `difficulty`:
-the words of a clip, the things in a picture. What is held out is told in `speech.py` and `scenes.py`. The rows
-depend on the seed and the counts alone, whatever the number of processes.
+`text`, `voice`. `scenes_train`, `scenes_test`: `image` (bytes of a PNG), `family`, `questions`, `answers`,
+`caption`; all questions of a picture are of one family, for the answers of two would give each other away. Both have
+`difficulty`: the words of a clip, the things in a picture. What is held out is told in `speech.py` and `scenes.py`.
+The rows depend on the seed and the counts alone, whatever the number of processes.
 """
 
 import argparse
@@ -24,8 +24,8 @@ import speech
 
 # The seeds of one run are `--seed` * this + 0, 1, 2 ...
 SEEDS_A_RUN = 10_000_000
-# How often a training picture asks each family: reading and relations take the most pictures to learn.
-TRAIN_FAMILIES = (*scenes.FAMILIES, "side", "word")
+# How often a training picture asks each family: finding a thing by what it is takes the most pictures to learn.
+TRAIN_FAMILIES = (*scenes.FAMILIES, "color", "shape", "exists", "word")
 
 CARD = """# Tiny World data
 
@@ -41,8 +41,8 @@ Made by `examples/tiny_world/make_data.py --seed {seed}`: synthetic, from espeak
 
 
 def vocabulary_words() -> list[str]:
-    """Every word of all transcripts, questions and answers as it is spelled there, and "?", sorted."""
-    return sorted({*speech.words(), *scenes.words(), "?"})
+    """Every word of all transcripts, questions, answers and captions, "?" and ",", sorted."""
+    return sorted({*speech.words(), *scenes.words(), "?", ","})
 
 
 def speech_row(task: tuple[int, bool]) -> dict:
@@ -54,14 +54,16 @@ def speech_row(task: tuple[int, bool]) -> dict:
 
 def scene_row(task: tuple[int, bool, str]) -> dict:
     """`(seed, held_out, family)` -> one row of a scenes set."""
-    image, questions = scenes.make_scene(*task)
+    image, questions, caption = scenes.make_scene(*task)
     png = io.BytesIO()
     image.save(png, "PNG", compress_level=1)  # noise hardly compresses; 1 is the fastest
-    counted = next((q.answer for q in questions if q.family == "count"), scenes.COUNTS[0])
     return {
         "image": png.getvalue(),
-        **questions[0]._asdict(),
-        "difficulty": scenes.COUNTS.index(counted) + 1,
+        "family": questions[0].family,
+        "questions": [question.question for question in questions],
+        "answers": [question.answer for question in questions],
+        "caption": caption,
+        "difficulty": sum(quarter != scenes.NOTHING for quarter in caption.split(", ")),
     }
 
 
@@ -85,11 +87,12 @@ def write_set(folder: Path, row: Callable[[tuple], dict], tasks: list[tuple], pr
     # Here, not above: the processes that make the rows import this file too, and have no need of it.
     import datasets
 
-    fields = {"audio": "binary", "text": "string", "voice": "string", "difficulty": "int32"}
+    text, texts = datasets.Value("string"), datasets.List(datasets.Value("string"))
+    fields = {"audio": datasets.Value("binary"), "text": text, "voice": text}
     if row is scene_row:
-        fields = {"image": "binary", "question": "string", "answer": "string", "family": "string"}
-        fields["difficulty"] = "int32"
-    features = datasets.Features({name: datasets.Value(kind) for name, kind in fields.items()})
+        fields = {"image": datasets.Value("binary"), "family": text}
+        fields |= {"questions": texts, "answers": texts, "caption": text}
+    features = datasets.Features(fields | {"difficulty": datasets.Value("int32")})
     datasets.disable_progress_bars()
     # `from_generator` remembers what it made, under a name it derives from the function: a folder of its own, so that
     # nothing stale is found.

@@ -28,7 +28,7 @@ def write_samples(folder: Path) -> None:
     for offset, family in enumerate(FAMILIES):
         row = scene_row((FIRST_SEED + offset, True, family))
         (folder / f"{family}.png").write_bytes(row["image"])
-        samples.append({"image": f"{family}.png", "question": row["question"], "answer": row["answer"]})
+        samples.append({"image": f"{family}.png", "question": row["questions"][0], "answer": row["answers"][0]})
     for offset in range(CLIPS):
         row = speech_row((FIRST_SEED + offset, True))
         name = f"clip{offset + 1}.wav"

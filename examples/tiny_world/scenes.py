@@ -5,7 +5,9 @@ nothing but its arguments. `describe` says what a scene holds (each shape or wor
 scenes whose description hashes into bucket 0 of `BUCKETS` are never drawn unless `held_out=True`, and then only those
 are. So a held-out scene differs from every training scene in what is where, not in its noise alone.
 
-Within a family, answers are spread evenly whatever the question says, so that guessing without looking does badly.
+Within a family, answers to first questions are spread evenly whatever the question says, so that guessing without
+looking does badly.
+`caption` tells the whole picture, quarter by quarter.
 """
 
 import hashlib
@@ -35,6 +37,8 @@ WORDS = (
 COUNTS = ("one", "two", "three", "four")
 DIRECTIONS = ("left", "right", "top", "bottom")
 FAMILIES = ("color", "shape", "count", "side", "exists", "word")
+CAPTION_QUESTION = "what is in the picture?"
+NOTHING = "nothing"  # what a caption says of an empty quarter
 
 SIZES = (20, 26)  # least and most pixels across a shape
 WORD_SIZES = (19, 22)  # font size
@@ -69,25 +73,26 @@ class Question(NamedTuple):
 def words() -> list[str]:
     """Every word of every question and answer, sorted, without the question mark."""
     frames = "what color is the shape on left right at top bottom thing how many shapes are there a word written"
-    return sorted({*frames.split(), *DIRECTIONS, *SHAPES, *COLORS, *WORDS, *COUNTS, "yes", "no"})
+    captions = {*CAPTION_QUESTION.strip("?").split(), NOTHING}
+    return sorted({*frames.split(), *captions, *DIRECTIONS, *SHAPES, *COLORS, *WORDS, *COUNTS, "yes", "no"})
 
 
-def make_scene(seed: int, held_out: bool = False, family: str | None = None) -> tuple[Image.Image, list[Question]]:
-    """One picture and one question for each family it can answer, the asked `family` first.
+def make_scene(
+    seed: int, held_out: bool = False, family: str | None = None
+) -> tuple[Image.Image, list[Question], str]:
+    """One picture, every question of `family` that it answers, in random order, and its caption.
 
     Args:
         seed: at least 0; training and held-out scenes of the same seed have nothing in common.
         held_out: draw a scene that training never shows (see the module's docstring).
-        family: what the first question asks; None draws one of `FAMILIES`. Answers are evenly spread over first
-            questions only: a scene made for `side` always has two shapes, so its `count` is always "two".
+        family: what is asked; None draws one of `FAMILIES`.
     """
     rng = np.random.default_rng([seed, held_out])
     if family is None:
         family = str(rng.choice(FAMILIES))
     items = make_items(rng, held_out, family)
-    questions = ask(items, rng)
-    questions.sort(key=lambda question: question.family != family)
-    return draw(items, rng), questions
+    questions = ask(items, family, rng)
+    return draw(items, rng), questions, caption(items)
 
 
 def make_items(rng: np.random.Generator, held_out: bool, family: str) -> list[Item]:
@@ -98,7 +103,7 @@ def make_items(rng: np.random.Generator, held_out: bool, family: str) -> list[It
     count = 2 if family == "side" else int(rng.integers(1, len(COUNTS) + 1))
     while True:
         items = _place_word(rng) if family == "word" else _place_shapes(count, rng)
-        if _can_ask(family, items) and is_held_out(items) == held_out:
+        if ask(items, family, rng) and is_held_out(items) == held_out:
             return items
 
 
@@ -106,6 +111,16 @@ def describe(items: list[Item]) -> str:
     """What the scene holds and roughly where, the same for any order of `items`."""
     cell = SIDE / 3
     return "; ".join(sorted(f"{i.color} {i.name} {int(i.x // cell)},{int(i.y // cell)}" for i in items))
+
+
+def caption(items: list[Item]) -> str:
+    """The quarters in reading order, as "red ring, nothing, blue star, nothing"; of a printed word, "red cat"."""
+    if _is_word(items):
+        return f"{items[0].color} {items[0].name}"
+    quarters = [NOTHING] * 4
+    for item in items:
+        quarters[2 * (item.y >= SIDE // 2) + (item.x >= SIDE // 2)] = f"{item.color} {item.name}"
+    return ", ".join(quarters)
 
 
 def is_held_out(items: list[Item]) -> bool:
@@ -151,52 +166,49 @@ def _clear_directions(items: list[Item]) -> dict[str, Item]:
     return clear | ({"top": top, "bottom": bottom} if bottom.y - top.y >= CLEAR_MARGIN else {})
 
 
-def _can_ask(family: str, items: list[Item]) -> bool:
-    if family == "word" or _is_word(items):
-        return family == "word" and _is_word(items)
-    needs = {
-        "color": _once([i.name for i in items]),
-        "shape": _once([i.color for i in items]),
-        "side": _clear_directions(items),
-    }
-    return bool(needs.get(family, True))
+def ask(items: list[Item], family: str, rng: np.random.Generator) -> list[Question]:
+    """Every question of `family` that `items` answer without doubt, in random order; none if there is none.
+
+    The first answer is spread evenly: that of `exists` is "yes" half the time, though most shapes are absent.
+    """
+    if _is_word(items) != (family == "word"):
+        return []
+    pairs = _ASK[family](items)
+    pairs = [pairs[place] for place in rng.permutation(len(pairs))]
+    if family == "exists":
+        answer = str(rng.choice(["yes", "no"]))
+        first = next(place for place, pair in enumerate(pairs) if pair[1] == answer)
+        pairs.insert(0, pairs.pop(first))
+    return [Question(question, answer, family) for question, answer in pairs]
 
 
-def ask(items: list[Item], rng: np.random.Generator) -> list[Question]:
-    """One question of each family that `items` answer without doubt."""
-    return [_ASK[family](items, rng) for family in FAMILIES if _can_ask(family, items)]
+def _ask_color(items: list[Item]) -> list[tuple[str, str]]:
+    shapes = _once([item.name for item in items])
+    return [(f"what color is the {item.name}?", item.color) for item in items if item.name in shapes]
 
 
-def _ask_color(items: list[Item], rng: np.random.Generator) -> Question:
-    shape = rng.choice(_once([i.name for i in items]))
-    return Question(f"what color is the {shape}?", next(i.color for i in items if i.name == shape), "color")
+def _ask_shape(items: list[Item]) -> list[tuple[str, str]]:
+    colors = _once([item.color for item in items])
+    return [(f"what shape is the {item.color} thing?", item.name) for item in items if item.color in colors]
 
 
-def _ask_shape(items: list[Item], rng: np.random.Generator) -> Question:
-    color = rng.choice(_once([i.color for i in items]))
-    return Question(f"what shape is the {color} thing?", next(i.name for i in items if i.color == color), "shape")
+def _ask_count(items: list[Item]) -> list[tuple[str, str]]:
+    return [("how many shapes are there?", COUNTS[len(items) - 1])]
 
 
-def _ask_count(items: list[Item], rng: np.random.Generator) -> Question:
-    return Question("how many shapes are there?", COUNTS[len(items) - 1], "count")
+def _ask_side(items: list[Item]) -> list[tuple[str, str]]:
+    prepositions = {"left": "on", "right": "on", "top": "at", "bottom": "at"}
+    clear = _clear_directions(items).items()
+    return [(f"what shape is {prepositions[direction]} the {direction}?", item.name) for direction, item in clear]
 
 
-def _ask_side(items: list[Item], rng: np.random.Generator) -> Question:
-    clear = _clear_directions(items)
-    direction = str(rng.choice(list(clear)))
-    preposition = "on" if direction in ("left", "right") else "at"
-    return Question(f"what shape is {preposition} the {direction}?", clear[direction].name, "side")
+def _ask_exists(items: list[Item]) -> list[tuple[str, str]]:
+    present = {item.name for item in items}
+    return [(f"is there a {shape}?", "yes" if shape in present else "no") for shape in SHAPES]
 
 
-def _ask_exists(items: list[Item], rng: np.random.Generator) -> Question:
-    present = {i.name for i in items}
-    answer = str(rng.choice(["yes", "no"]))
-    shape = rng.choice([s for s in SHAPES if (s in present) == (answer == "yes")])
-    return Question(f"is there a {shape}?", answer, "exists")
-
-
-def _ask_word(items: list[Item], rng: np.random.Generator) -> Question:
-    return Question("what word is written?", items[0].name, "word")
+def _ask_word(items: list[Item]) -> list[tuple[str, str]]:
+    return [("what word is written?", items[0].name)]
 
 
 _ASK = {

@@ -51,7 +51,9 @@ def text_only_baseline(rows: list[dict]) -> dict[str, str]:
     """The commonest answer to every question in the training data: what can be known from the text alone."""
     counts = defaultdict(Counter)
     for row in rows:
-        question, answer = (SPEECH_QUESTION, row["text"]) if "text" in row else (row["question"], row["answer"])
+        question, answer = (
+            (SPEECH_QUESTION, row["text"]) if "text" in row else (row["questions"][0], row["answers"][0])
+        )
         counts[question][answer] += 1
     return {question: counter.most_common(1)[0][0] for question, counter in counts.items()}
 
@@ -76,9 +78,9 @@ def score_scenes(rows: list[dict], answers: list[str]) -> dict[str, dict[str, fl
         chosen = [(row, said) for row, said in zip(rows, answers, strict=True) if row["family"] == family]
         families[family] = {
             "pictures": len(chosen),
-            "accuracy": _percent(said == row["answer"] for row, said in chosen),
-            "text_only": _percent(baseline.get(row["question"]) == row["answer"] for row, _ in chosen),
-            "chance": 100 / len({row["answer"] for row, _ in chosen}),
+            "accuracy": _percent(said == row["answers"][0] for row, said in chosen),
+            "text_only": _percent(baseline.get(row["questions"][0]) == row["answers"][0] for row, _ in chosen),
+            "chance": 100 / len({row["answers"][0] for row, _ in chosen}),
         }
     total = sum(scores["pictures"] for scores in families.values())
     families["all"] = {"pictures": total} | {

@@ -4,8 +4,7 @@
 
 The towers of a published model come trained; Tiny World's begin from nothing, and what the language model's answers
 tell them is faint at first. So linear maps read them too: the words of a clip off its encoder's frames, aligned by CTC
-as in hybrid CTC/attention recognition (arXiv 1609.06773), and color and thing off each quarter of a picture's projected
-patches.
+as in hybrid CTC/attention recognition (arXiv 1609.06773), and color and thing off a picture's quarters.
 """
 
 import torch

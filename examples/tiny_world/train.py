@@ -10,11 +10,10 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
-import torch
-from conversations import build_tokenizer, encode
+from batches import Collator, Curriculum
+from conversations import build_tokenizer
 from datasets import load_from_disk
-from torch.utils.data import Dataset
+from tower_heads import WithTowerHeads
 from transformers import (
     SiglipImageProcessorPil,
     SiglipVisionConfig,
@@ -29,10 +28,9 @@ from rwkv7_world import RWKV7Config, RWKVWorldConfig, RWKVWorldForConditionalGen
 from rwkv7_world.processing.world_vocabulary import MULTIMODAL_TOKENS
 
 
-IMAGE_SIZE, PATCH_SIZE = 64, 8
+IMAGE_SIZE, PATCH_SIZE = 64, 16
 MEL_BINS, WINDOW_SECONDS = 40, 3
 WIDTH, LAYERS, HEAD_DIM = 128, 3, 32
-EASY_STAGES, EASY_SHARE = 3, 0.3  # stages of the curriculum, and their share of all samples
 
 
 def build_config(tokenizer) -> RWKVWorldConfig:
@@ -65,50 +63,14 @@ def build_processor(config: RWKVWorldConfig, tokenizer) -> RWKVWorldProcessor:
     )
 
 
-class Curriculum(Dataset):
-    """Random rows of several sets, easy ones first: of one word or thing, then of up to two ... then any.
-
-    The sets take turns every `block` rows, so that a micro-batch holds one kind and needs little padding.
-    """
-
-    def __init__(self, sets: list, length: int, block: int, seed: int):
-        rng = np.random.default_rng(seed)
-        difficulties = [np.asarray(rows["difficulty"]) for rows in sets]
-        easiest_first = [difficulty.argsort(kind="stable") for difficulty in difficulties]
-        self.sets, self.rows = sets, []
-        for index in range(length):
-            which, stage = index // block % len(sets), 1 + int(index / (length * EASY_SHARE) * EASY_STAGES)
-            allowed = len(sets[which]) if stage > EASY_STAGES else (difficulties[which] <= stage).sum()
-            self.rows.append((which, int(easiest_first[which][rng.integers(allowed)])))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict:
-        which, row = self.rows[index]
-        return self.sets[which][row]
-
-
-class Collator:
-    """Conversations to tensors; only the assistant's tokens are learned."""
-
-    def __init__(self, processor: RWKVWorldProcessor):
-        self.processor = processor
-
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        batch = encode(self.processor, rows, with_answer=True, return_assistant_tokens_mask=True)
-        learned = torch.as_tensor(batch.pop("assistant_masks")).bool()
-        return {**batch, "labels": batch["input_ids"].masked_fill(~learned, -100)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Trains Tiny World from nothing.", epilog="example: python train.py build/data checkpoint"
     )
     parser.add_argument("data", type=Path, help="folder that make_data.py wrote")
     parser.add_argument("checkpoint", type=Path, help="folder for the trained model")
-    parser.add_argument("--steps", type=int, default=4000, help="optimiser steps, default 4000")
-    parser.add_argument("--batch-size", type=int, default=32, help="samples a step, default 32")
+    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps, default 3000")
+    parser.add_argument("--batch-size", type=int, default=64, help="samples a step, default 64")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak learning rate, default 1e-3")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     options = parser.parse_args()
@@ -140,7 +102,8 @@ def main() -> None:
     )
     micro_batch = options.batch_size // 2
     data = Curriculum([speech, scenes], options.steps * options.batch_size, micro_batch, options.seed)
-    Trainer(model, arguments, train_dataset=data, data_collator=Collator(processor)).train()
+    collator = Collator(processor, options.seed)
+    Trainer(WithTowerHeads(model), arguments, train_dataset=data, data_collator=collator).train()
     model.save_pretrained(options.checkpoint)
     processor.save_pretrained(options.checkpoint)
 

@@ -34,8 +34,7 @@ def layouts() -> dict[bool, list[tuple[list[scenes.Item], scenes.Question]]]:
             rng = np.random.default_rng([seed, held_out])
             family = scenes.FAMILIES[seed % len(scenes.FAMILIES)]
             items = scenes.make_items(rng, held_out, family)
-            question = next(q for q in scenes.ask(items, rng) if q.family == family)
-            made[held_out].append((items, question))
+            made[held_out].append((items, scenes.ask(items, family, rng)[0]))
     return made
 
 
@@ -113,10 +112,10 @@ def test_unknown_voice_is_refused(voice):
 
 
 def test_scene_depends_on_seed_and_split_alone():
-    picture, questions = scenes.make_scene(7)
-    again, same_questions = scenes.make_scene(7)
+    picture, *texts = scenes.make_scene(7)
+    again, *same_texts = scenes.make_scene(7)
     assert picture.size == (64, 64) and picture.mode == "RGB"
-    assert picture.tobytes() == again.tobytes() and questions == same_questions
+    assert picture.tobytes() == again.tobytes() and texts == same_texts
     assert picture.tobytes() != scenes.make_scene(8)[0].tobytes()
     assert picture.tobytes() != scenes.make_scene(7, held_out=True)[0].tobytes()
 
@@ -149,8 +148,20 @@ def answers_allowed_by(items: list[scenes.Item], question: str) -> set[str]:
 
 def test_every_question_has_one_answer(layouts):
     for items, _ in layouts[False] + layouts[True]:
-        for asked in scenes.ask(items, np.random.default_rng(0)):
+        for asked in sum((scenes.ask(items, family, np.random.default_rng(0)) for family in scenes.FAMILIES), []):
             assert answers_allowed_by(items, asked.question) == {asked.answer}, (items, asked)
+
+
+def test_caption_tells_each_quarter_in_reading_order():
+    ring, star = scenes.Item("ring", "red", 15, 47, 20), scenes.Item("star", "blue", 48, 17, 22)
+    assert scenes.caption([ring, star]) == "nothing, blue star, red ring, nothing"
+    assert scenes.caption([scenes.Item("cat", "white", 32, 31, 20)]) == "white cat"
+
+
+def test_caption_holds_every_thing_once(layouts):
+    for items, _ in layouts[False]:
+        parts = [part for part in scenes.caption(items).split(", ") if part != scenes.NOTHING]
+        assert sorted(parts) == sorted(f"{item.color} {item.name}" for item in items)
 
 
 def test_shapes_are_whole_and_apart(layouts):
@@ -192,6 +203,8 @@ def test_vocabulary_holds_every_word(clips, layouts):
     texts = [clip.text for held_out in clips for clip in clips[held_out]]
     for held_out in layouts:
         texts += [f"{q.question.replace('?', ' ?')} {q.answer}" for _, q in layouts[held_out]]
+        texts += [scenes.caption(items).replace(",", " ,") for items, _ in layouts[held_out]]
+    texts.append(scenes.CAPTION_QUESTION.replace("?", " ?"))
     assert set(" ".join(texts).split()) <= set(vocabulary)
     assert {word for word in scenes.words() if word not in " ".join(texts).split()} == set()
 
@@ -218,11 +231,12 @@ def test_command_writes_the_four_sets(tmp_path):
     }
     assert Counter(made["scenes_test"]["family"]) == Counter(scenes.FAMILIES)
     (tmp_path / "picture.png").write_bytes(made["scenes_test"][0]["image"])
-    picture, questions = scenes.make_scene(3 * make_data.SEEDS_A_RUN, True, scenes.FAMILIES[0])
-    assert made["scenes_test"][0]["answer"] == questions[0].answer
-    _, questions = scenes.make_scene(3 * make_data.SEEDS_A_RUN, False, scenes.FAMILIES[0])
-    assert made["scenes_train"][0]["question"] == questions[0].question
-    assert made["scenes_train"][0]["difficulty"] == 1 + scenes.COUNTS.index(questions[-2].answer)
+    picture, questions, caption = scenes.make_scene(3 * make_data.SEEDS_A_RUN, True, scenes.FAMILIES[0])
+    assert made["scenes_test"][0]["answers"] == [question.answer for question in questions]
+    assert made["scenes_test"][0]["caption"] == caption
+    _, questions, caption = scenes.make_scene(3 * make_data.SEEDS_A_RUN, False, scenes.FAMILIES[0])
+    assert made["scenes_train"][0]["questions"] == [question.question for question in questions]
+    assert made["scenes_train"][0]["difficulty"] == 4 - caption.count(scenes.NOTHING)
     assert Image.open(tmp_path / "picture.png").tobytes() == picture.tobytes()
 
 
