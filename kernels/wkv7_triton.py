@@ -33,12 +33,6 @@ def _import_error() -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
-def why_not_importable() -> str | None:
-    """Why there is no Triton, or `None`. Imports it."""
-    return _import_error()
-
-
 def is_interpreted() -> bool:
     """Whether Triton's kernels run in its interpreter, on CPU tensors, as in tests without a GPU."""
     return os.environ.get(INTERPRETER_VARIABLE) == "1"
@@ -55,9 +49,10 @@ def why_unsuitable(r: torch.Tensor) -> str | None:
     return None
 
 
+@torch.compiler.assume_constant_result
 def why_not_here() -> str | None:
     """Why no inputs can run on this backend in this process, or `None`. Imports Triton."""
-    if reason := why_not_importable():
+    if reason := _import_error():
         return reason
     if not torch.cuda.is_available() and not is_interpreted():
         return "there is no GPU"
