@@ -232,6 +232,10 @@ def _launch(kernel: str, arguments: list, r, cu_seqlens, **constants) -> None:
     batch, time, heads, size = r.shape
     grid = (_num_sequences(r, cu_seqlens) * heads, _num_value_blocks(r, cu_seqlens))
     constants |= {"BLOCK_V": _value_block(r, cu_seqlens), "BLOCK_K": _power_of_two_from(size), "CHUNK": CHUNK}
-    warps = 8 if size > 64 else 4
-    with torch.cuda.device(r.device) if r.device.type == "cuda" else contextlib.nullcontext():
-        getattr(module, kernel)[grid](*arguments, time, heads, SIZE=size, num_warps=warps, **constants)
+    with on_device(r.device):
+        getattr(module, kernel)[grid](*arguments, time, heads, SIZE=size, num_warps=8 if size > 64 else 4, **constants)
+
+
+def on_device(device: torch.device) -> contextlib.AbstractContextManager:
+    """Makes a GPU the current one, where Triton launches its kernels."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

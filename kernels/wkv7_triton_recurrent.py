@@ -9,8 +9,8 @@ from .wkv7_triton_tiles import checkpoint, load_state, span, store_state
 
 
 @triton.jit
-def _load_row(pointer, row, columns, real, SIZE: tl.constexpr):
-    return tl.load(pointer + row * SIZE + columns, mask=real & (columns < SIZE), other=0.0).to(tl.float32)
+def _load_row(pointer, row, columns, width, SIZE: tl.constexpr):
+    return tl.load(pointer + row * SIZE + columns, mask=columns < width, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -52,14 +52,14 @@ def recurrent_kernel(
     for t in range(0, length):
         token = first + t
         row = token * heads + slot % heads
-        real = True if mask is None else tl.load(mask + token) != 0
-        # A token that is not real reads as zero, also in the log decay, and so leaves the state as it was.
-        decay = tl.exp(_load_row(w, row, keys, real, SIZE))
-        removed = tl.sum(state * _load_row(a, row, keys, real, SIZE)[None, :], axis=1)  # (V,)
-        state = state * decay[None, :] + removed[:, None] * _load_row(b, row, keys, real, SIZE)[None, :]
-        written = _load_row(v, row, values, real, SIZE)[:, None] * _load_row(k, row, keys, real, SIZE)[None, :]
+        # A masked token has no width: it reads as zero, also in the log decay, and leaves the state as it was.
+        width = SIZE if mask is None else tl.where(tl.load(mask + token) != 0, SIZE, 0)
+        decay = tl.exp(_load_row(w, row, keys, width, SIZE))
+        removed = tl.sum(state * _load_row(a, row, keys, width, SIZE)[None, :], axis=1)  # (V,)
+        state = state * decay[None, :] + removed[:, None] * _load_row(b, row, keys, width, SIZE)[None, :]
+        written = _load_row(v, row, values, width, SIZE)[:, None] * _load_row(k, row, keys, width, SIZE)[None, :]
         state += written
-        output = tl.sum(state * _load_row(r, row, keys, real, SIZE)[None, :], axis=1)
-        output = tl.where(real, output, 0.0).to(y.dtype.element_ty)
+        output = tl.sum(state * _load_row(r, row, keys, width, SIZE)[None, :], axis=1)
+        output = tl.where(values < width, output, 0.0).to(y.dtype.element_ty)
         tl.store(y + row * SIZE + values, output, mask=values < SIZE)
     store_state(final, slot, values, keys, state, SIZE)
