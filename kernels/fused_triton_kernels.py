@@ -48,7 +48,7 @@ def mix_kernel(
     delta = _load(previous, offsets, inside) - here
     for i in tl.static_range(COUNT):
         mix = _load(mixes + i * channels, channel, in_row)[None, :]
-        _store(out + i * tokens.to(tl.int64) * channels, offsets, here + delta * mix, inside)
+        _store(out + i * tl.cast(tokens, tl.int64) * channels, offsets, here + delta * mix, inside)
 
 
 @triton.jit
@@ -73,7 +73,7 @@ def mix_backward_kernel(
     d_before = tl.zeros((BLOCK_T, BLOCK), tl.float32)
     for i in tl.static_range(COUNT):
         mix = _load(mixes + i * channels, channel, in_row)[None, :]
-        gradient = _load(d_out + i * tokens.to(tl.int64) * channels, offsets, inside)
+        gradient = _load(d_out + i * tl.cast(tokens, tl.int64) * channels, offsets, inside)
         d_before += gradient * mix
         d_here += gradient * (1 - mix)
         _store_part(d_mixes + i * channels, gradient * delta, COUNT * channels, channel, in_row)
