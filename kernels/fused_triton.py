@@ -16,7 +16,7 @@ from .wkv7_triton import on_device
 
 
 MIX_TILE = {"BLOCK_T": 16, "BLOCK": 128}
-HEAD_TILE_NUMBERS = 4096  # a tile of heads: as many tokens as make so many numbers
+HEAD_TILE_NUMBERS = 1024  # a tile of heads: as many tokens as make so many numbers; more would not fit registers
 FLAT_BLOCK = 1024
 
 

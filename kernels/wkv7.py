@@ -56,7 +56,7 @@ def explain_backends() -> dict[str, str]:
 
 
 def available_backends() -> list[str]:
-    """Names of the backends that can run here, the default one first. Builds what has to be built."""
+    """Names of the backends that can run here, the default one on the CPU first. Builds what has to be built."""
     return [name for name, reason in explain_backends().items() if reason == "ok"]
 
 
