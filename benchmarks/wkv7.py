@@ -33,10 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     inputs = random_inputs(args.batch, args.time, args.heads, args.head_dim, DTYPES[args.dtype])
-    contenders = {name: reason for name, reason in explain_backends().items() if reason == "ok"}
+    reasons = explain_backends() | {"triton": "this benchmark runs on the CPU"}
+    contenders = {name: reason for name, reason in reasons.items() if reason == "ok"}
     if args.time > REFERENCE_MAX_TIME:
         contenders.pop("reference")
-    for name, reason in explain_backends().items():
+    for name, reason in reasons.items():
         if reason != "ok":
             print(f"{name} is left out: {reason}", file=sys.stderr)
 

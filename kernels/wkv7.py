@@ -14,12 +14,13 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
+from . import wkv7_cpu, wkv7_triton
 from .native_library import build_is_switched_off
 from .wkv7_chunked import wkv7_chunked
-from .wkv7_cpu import why_not_built, why_unsuitable, wkv7_cpu
 from .wkv7_reference import wkv7_reference
 
 
@@ -32,23 +33,38 @@ _PYTORCH_BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] =
     "chunked": wkv7_chunked,
     "reference": wkv7_reference,
 }
-_BACKENDS = ("cpu", *_PYTORCH_BACKENDS)  # the fastest first
+
+
+class _Kernels(NamedTuple):
+    """A backend in another language, which sees to everything itself. Where it cannot run it gives the reason."""
+
+    run: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+    why_not_here: Callable[[], str | None]
+    why_unsuitable: Callable[[torch.Tensor], str | None]
+
+
+_OTHER_BACKENDS = {
+    "cpu": _Kernels(wkv7_cpu.wkv7_cpu, wkv7_cpu.why_not_built, wkv7_cpu.why_unsuitable),
+    "triton": _Kernels(wkv7_triton.wkv7_triton, wkv7_triton.why_not_here, wkv7_triton.why_unsuitable),
+}
+_BACKENDS = ("cpu", *_PYTORCH_BACKENDS, "triton")  # for inputs on the CPU the fastest first
 
 
 def explain_backends() -> dict[str, str]:
-    """For each backend "ok", or why it cannot run here. Builds what has to be built."""
-    return {name: (name == "cpu" and why_not_built()) or "ok" for name in _BACKENDS}
+    """For each backend "ok", or why it cannot run here. Builds what has to be built, and imports Triton."""
+    return {name: name in _OTHER_BACKENDS and _OTHER_BACKENDS[name].why_not_here() or "ok" for name in _BACKENDS}
 
 
 def available_backends() -> list[str]:
-    """Names of the backends that can run here, the default one first. Builds what has to be built."""
+    """Names of the backends that can run here, the default one on the CPU first. Builds what has to be built."""
     return [name for name, reason in explain_backends().items() if reason == "ok"]
 
 
 def select_backend(backend: str | None = None, inputs: torch.Tensor | None = None) -> str:
     """Name of the backend that runs: the argument, else the environment variable `RWKV7_BACKEND`, else the default.
 
-    The default is `cpu` where it can be had, and `chunked` elsewhere and for inputs that `cpu` does not take.
+    The default is `triton` for inputs on a GPU, `cpu` for those on the CPU, and `chunked` elsewhere, for inputs that
+    these do not take, and where Triton is not installed or `cpu` cannot be built.
 
     Args:
         backend: Name of a backend.
@@ -58,20 +74,28 @@ def select_backend(backend: str | None = None, inputs: torch.Tensor | None = Non
         ValueError: If no backend has that name, or the one asked for cannot run, here or on these inputs.
     """
     name = backend or os.environ.get(BACKEND_VARIABLE)
-    unsuitable = None if inputs is None else why_unsuitable(inputs)
     if not name:
-        return "chunked" if unsuitable or _cpu_is_missing() else "cpu"
+        return _default_backend(inputs)
     if name not in _BACKENDS:
         raise ValueError(f"Unknown wkv7 backend {name!r}; available here: {', '.join(available_backends())}.")
-    if name == "cpu" and (reason := unsuitable or why_not_built()):
-        raise ValueError(f"wkv7 backend 'cpu' cannot run: {reason}.")
+    if (kernels := _OTHER_BACKENDS.get(name)) is not None:
+        reason = inputs is not None and kernels.why_unsuitable(inputs) or kernels.why_not_here()
+        if reason:
+            raise ValueError(f"wkv7 backend {name!r} cannot run: {reason}.")
     return name
+
+
+def _default_backend(inputs: torch.Tensor | None) -> str:
+    if inputs is not None and inputs.device.type == "cuda":
+        return "chunked" if wkv7_triton.why_unsuitable(inputs) or wkv7_triton.why_not_here() else "triton"
+    unsuitable = inputs is not None and wkv7_cpu.why_unsuitable(inputs)
+    return "chunked" if unsuitable or _cpu_is_missing() else "cpu"
 
 
 @torch.compiler.assume_constant_result
 def _cpu_is_missing() -> bool:
     """Whether the default has to do without `cpu`. Says so once, unless building was switched off on purpose."""
-    reason = why_not_built()
+    reason = wkv7_cpu.why_not_built()
     if reason and not build_is_switched_off():
         _warn_of_missing(reason)
     return reason is not None
@@ -117,7 +141,7 @@ def wkv7(
             wherever it stands and whatever its inputs hold.
         cu_seqlens: (sequences + 1,), int, from 0 to `time`: boundaries of sequences packed in a batch of one. Each
             starts from its own row of `initial_state`.
-        backend: Name of the backend, see [`select_backend`]. All but `cpu` can be differentiated twice.
+        backend: Name of the backend, see [`select_backend`]. Those in PyTorch can be differentiated twice.
 
     Returns:
         `y` of the inputs' shape and dtype, and the final state in the state's shape and dtype or `None`.
@@ -133,7 +157,10 @@ def wkv7(
     if initial_state is not None:
         _check_initial_state(initial_state, num_states, r)
 
-    run = wkv7_cpu if name == "cpu" else functools.partial(_run_in_pytorch, _PYTORCH_BACKENDS[name])
+    if name in _OTHER_BACKENDS:
+        run = _OTHER_BACKENDS[name].run
+    else:
+        run = functools.partial(_run_in_pytorch, _PYTORCH_BACKENDS[name])
     y, final_state = run(r, w, k, v, a, b, initial_state, mask, cu_seqlens)
     return y, final_state if output_final_state else None
 

@@ -92,12 +92,18 @@ def _split_chunks(x: torch.Tensor, chunk: int) -> torch.Tensor:
 
 
 def _inverse_unit_lower(lower: torch.Tensor) -> torch.Tensor:
-    """(I - A)^-1 of strictly lower triangular A (..., L, L), which is nilpotent: (I + A)(I + A^2)(I + A^4)..."""
+    """(I - A)^-1 of strictly lower triangular A (..., L, L), by halves: blocks on the diagonal, joined two by two.
+
+    Powers of A would be fewer products, but where one key is repeated they grow like binomial coefficients and cancel.
+    """
     size = lower.shape[-1]
-    inverse = torch.eye(size, dtype=lower.dtype, device=lower.device) + lower
-    power, covered = lower, 2
-    while covered < size:
-        power = power @ power
-        inverse = inverse + inverse @ power
-        covered *= 2
+    inverse = torch.eye(size, dtype=lower.dtype, device=lower.device).expand_as(lower)
+    index = torch.arange(size, device=lower.device)
+    width = 1
+    while width < size:
+        block, joined = index // width, index // (2 * width)
+        between = (joined[:, None] == joined) & (block[:, None] != block)  # (L, L)
+        below = lower.masked_fill(~between, 0)
+        inverse = inverse + (below if width == 1 else inverse @ below @ inverse)
+        width *= 2
     return inverse

@@ -30,6 +30,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
+from ..kernels import fused_triton
 from ..kernels.wkv7 import wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .token_layout import TokenLayout
@@ -70,6 +71,16 @@ def shift_tokens(
     previous, last = layout.shift(hidden_states, cache.get_shift_state(layer_idx, state_idx, hidden_states))
     cache.update_shift_state(last, layer_idx, state_idx)
     return previous
+
+
+def mix_tokens(
+    hidden_states: torch.Tensor, previous: torch.Tensor, mixes: tuple[torch.Tensor, ...], fused: bool
+) -> tuple[torch.Tensor, ...]:
+    """For each of the mixes every token with that much of the previous one, (batch, time, hidden)."""
+    if fused:
+        return fused_triton.mix_tokens(hidden_states, previous, *mixes)
+    delta = previous - hidden_states
+    return tuple(torch.addcmul(hidden_states, delta, mix) for mix in mixes)
 
 
 class RWKV7Attention(nn.Module):
@@ -115,31 +126,43 @@ class RWKV7Attention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape."""
         state = None if past_key_values is None else past_key_values.get_recurrent_state(self.layer_idx)
-        delta = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX) - hidden_states
-        x_v = torch.addcmul(hidden_states, delta, self.x_v)
-        r = self.r_proj(torch.addcmul(hidden_states, delta, self.x_r))
-        k = self.k_proj(torch.addcmul(hidden_states, delta, self.x_k))
-        v = self.v_proj(x_v)
-        w = self.w_lora(torch.addcmul(hidden_states, delta, self.x_w))
-        a = self.a_lora(torch.addcmul(hidden_states, delta, self.x_a)).sigmoid()
-        g = self.g_lora(torch.addcmul(hidden_states, delta, self.x_g))
+        fused = fused_triton.is_fused(hidden_states, self.head_dim)
+        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX)
+        mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
+        x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(hidden_states, previous, mixes, fused)
+        r, k, v = self.r_proj(x_r), self.k_proj(x_k), self.v_proj(x_v)
+        w, a, g = self.w_lora(x_w), self.a_lora(x_a).sigmoid(), self.g_lora(x_g)
 
         if self.layer_idx == 0:
             v_first = v
         else:
             v = torch.lerp(v, v_first, self.v_lora(x_v).sigmoid())
         log_decay = LOG_DECAY_SCALE * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
-        kk = F.normalize(self._heads(k * self.k_k), dim=-1)  # (B, T, H, N), from the key before it is scaled
-        k = k * (1 + (a - 1) * self.k_a)
-
-        r, log_decay, k, v, a = (self._heads(x) for x in (r, log_decay, k, v, a))
-        y, state = self._recurrence((r, log_decay, k, v, -kk, kk * a), state, layout, past_key_values is not None)
+        r, log_decay, v = (self._heads(x) for x in (r, log_decay, v))
+        k, removal, replacement = self._prepare_keys(k, a, fused)
+        inputs = (r, log_decay, k, v, removal, replacement)
+        y, state = self._recurrence(inputs, state, layout, past_key_values is not None)
         if past_key_values is not None:
             past_key_values.update_recurrent_state(state, self.layer_idx)
 
-        y = self.g_norm(y.flatten(0, 1).flatten(1)).view_as(hidden_states)  # GroupNorm over (B * T, C)
+        return self.o_proj(self._gated_output(y, r, k, v, g, fused)), v_first
+
+    def _prepare_keys(self, k, a, fused: bool):
+        """The key that writes, the direction it removes and what it puts there instead, all (B, T, H, N)."""
+        if fused:
+            keys = fused_triton.prepare_keys(k, a, self.k_k, self.k_a, self.head_dim)
+            return tuple(self._heads(x) for x in keys)
+        kk = F.normalize(self._heads(k * self.k_k), dim=-1)  # from the key before it is scaled
+        return self._heads(k * (1 + (a - 1) * self.k_a)), -kk, kk * self._heads(a)
+
+    def _gated_output(self, y, r, k, v, g, fused: bool):
+        """Norm of each head, bonus of the current token, and gate, (B, T, C)."""
+        norm = self.g_norm
+        if fused:
+            return fused_triton.gated_output(y, r, k, v, g, self.r_k, norm.weight, norm.bias, norm.eps)
+        y = norm(y.flatten(0, 1).flatten(1)).view_as(g)  # GroupNorm over (B * T, C)
         bonus = (r * k * self.r_k).sum(dim=-1, keepdim=True) * v  # (B, T, H, N)
-        return self.o_proj((y + bonus.flatten(2)) * g), v_first
+        return (y + bonus.flatten(2)) * g
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (-1, self.head_dim))  # (B, T, C) -> (B, T, H, N)
@@ -180,8 +203,10 @@ class RWKV7FeedForward(nn.Module):
         self, hidden_states: torch.Tensor, layout: TokenLayout, past_key_values: RWKV7Cache | None = None
     ) -> torch.Tensor:
         """(batch, time, hidden) in and out."""
-        delta = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX) - hidden_states
-        return self.value(torch.relu(self.key(torch.addcmul(hidden_states, delta, self.x_k))).square())
+        fused = fused_triton.is_fused(hidden_states, self.config.head_dim)
+        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX)
+        key = self.key(*mix_tokens(hidden_states, previous, (self.x_k,), fused))
+        return self.value(fused_triton.squared_relu(key) if fused else torch.relu(key).square())
 
 
 class RWKV7Block(GradientCheckpointingLayer):

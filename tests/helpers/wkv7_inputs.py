@@ -44,6 +44,17 @@ def wkv7_inputs(
     return [x.detach().requires_grad_() for x in [*(x.to(dtype) for x in (r, w, k, v, a, b)), state]]
 
 
+def repeated_key_inputs(batch: int, time: int, heads: int, head_dim: int) -> list[torch.Tensor]:
+    """Float32 inputs as of [`wkv7_inputs`] that remove one and the same key, almost wholly, at every token.
+
+    As after a token said over and over: forms in chunks solve a system that is far from the identity.
+    """
+    inputs = [x.detach() for x in wkv7_inputs(batch, time, heads, head_dim, dtype=torch.float32, log_decay=-1e-3)]
+    key = inputs[4][:, :1].expand_as(inputs[4]).contiguous()
+    inputs[4], inputs[5] = -key, 0.95 * key
+    return [x.requires_grad_() for x in inputs]
+
+
 def run_with_gradients(function: Callable, inputs: Sequence[torch.Tensor], seed: int = 0) -> dict[str, torch.Tensor]:
     """`y`, the final state and the gradients of a random projection of both: all that a backend has to get right.
 

@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.padding import padding_masks
-from helpers.wkv7_inputs import STRONGEST_LOG_DECAY, assert_equal, run_with_gradients, wkv7_inputs
+from helpers.wkv7_inputs import (
+    STRONGEST_LOG_DECAY,
+    assert_equal,
+    repeated_key_inputs,
+    run_with_gradients,
+    wkv7_inputs,
+)
 from rwkv7_world.kernels.wkv7 import available_backends, select_backend, wkv7
 
 
@@ -109,6 +115,14 @@ def test_decays_far_stronger_than_those_of_rwkv_7_stay_finite_in_float32(backend
     inputs = wkv7_inputs(2, time, 2, 16, dtype=torch.float32, log_decay=-4.5)
     expected = run_with_gradients(on("reference"), [x.double() for x in inputs])
     assert_equal(run_with_gradients(on(backend), inputs), expected, tolerance=1e-4)
+
+
+@backends
+@pytest.mark.parametrize("time", [16, 33, 70])
+def test_one_key_over_and_over_is_removed_without_loss_in_float32(backend, time):
+    inputs = repeated_key_inputs(1, time, 2, 16)
+    expected = run_with_gradients(on("reference"), [x.double() for x in inputs])
+    assert_equal(run_with_gradients(on(backend), inputs), expected, FLOAT32)
 
 
 @backends
