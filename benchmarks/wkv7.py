@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from ..kernels.native_library import processor_field
 from ..kernels.wkv7 import explain_backends, wkv7
 
 
@@ -122,12 +123,7 @@ def machine() -> dict[str, object]:
 
 
 def processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return processor_field("model name") or platform.processor() or platform.machine()
 
 
 def print_table(report: dict) -> None:

@@ -30,6 +30,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
+from ..kernels.linear_cpu import linear
 from ..kernels.wkv7 import wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .token_layout import TokenLayout
@@ -56,9 +57,8 @@ class RWKV7LowRank(nn.Module):
         )
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        for layer in self.lora:
-            hidden_states = layer(hidden_states)
-        return hidden_states
+        first, activation, second = self.lora
+        return linear(second, activation(linear(first, hidden_states)))
 
 
 def shift_tokens(
@@ -116,9 +116,9 @@ class RWKV7Attention(nn.Module):
         state = None if past_key_values is None else past_key_values.get_recurrent_state(self.layer_idx)
         delta = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX) - hidden_states
         x_v = torch.addcmul(hidden_states, delta, self.x_v)
-        r = self.r_proj(torch.addcmul(hidden_states, delta, self.x_r))
-        k = self.k_proj(torch.addcmul(hidden_states, delta, self.x_k))
-        v = self.v_proj(x_v)
+        r = linear(self.r_proj, torch.addcmul(hidden_states, delta, self.x_r))
+        k = linear(self.k_proj, torch.addcmul(hidden_states, delta, self.x_k))
+        v = linear(self.v_proj, x_v)
         w = self.w_lora(torch.addcmul(hidden_states, delta, self.x_w))
         a = self.a_lora(torch.addcmul(hidden_states, delta, self.x_a)).sigmoid()
         g = self.g_lora(torch.addcmul(hidden_states, delta, self.x_g))
@@ -138,7 +138,7 @@ class RWKV7Attention(nn.Module):
 
         y = self.g_norm(y.flatten(0, 1).flatten(1)).view_as(hidden_states)  # GroupNorm over (B * T, C)
         bonus = (r * k * self.r_k).sum(dim=-1, keepdim=True) * v  # (B, T, H, N)
-        return self.o_proj((y + bonus.flatten(2)) * g), v_first
+        return linear(self.o_proj, (y + bonus.flatten(2)) * g), v_first
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (-1, self.head_dim))  # (B, T, C) -> (B, T, H, N)
@@ -180,7 +180,8 @@ class RWKV7FeedForward(nn.Module):
     ) -> torch.Tensor:
         """(batch, time, hidden) in and out."""
         delta = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX) - hidden_states
-        return self.value(torch.relu(self.key(torch.addcmul(hidden_states, delta, self.x_k))).square())
+        key = linear(self.key, torch.addcmul(hidden_states, delta, self.x_k))
+        return linear(self.value, torch.relu(key).square())
 
 
 class RWKV7Block(GradientCheckpointingLayer):
@@ -419,7 +420,7 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        logits = linear(self.lm_head, slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
