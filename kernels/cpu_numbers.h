@@ -12,6 +12,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
 constexpr int64_t kMaxSize = 256;  // of a head
@@ -97,6 +101,9 @@ inline Lanes load_lanes(const float* x) { return *reinterpret_cast<const LooseLa
 inline void store_lanes(float* out, const Lanes& x) { *reinterpret_cast<LooseLanes*>(out) = x; }
 
 inline float sum(const Lanes& x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps(__m512(x));  // GCC would go through memory
+#else
   Lanes8 low, high;
   std::memcpy(&low, &x, sizeof low);
   std::memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
@@ -106,6 +113,7 @@ inline float sum(const Lanes& x) {
   std::memcpy(&second, reinterpret_cast<const char*>(&low) + sizeof first, sizeof second);
   first += second;
   return (first[0] + first[2]) + (first[1] + first[3]);
+#endif
 }
 
 inline void load_row(const Rows& rows, int64_t at, int64_t n, float* __restrict__ out) {

@@ -3,9 +3,9 @@
 //
 // Products of a weight matrix with few vectors, y = W x, as fast as the weights can be read.
 //
-// Some rows of W are multiplied at a time with some vectors x, each pair with sums of its own that stay in registers.
-// Sums are float32, and those of one output are formed in the same order whatever else is computed beside it and by
-// however many threads: a row of a batch comes out as it does alone.
+// W is read from its first number to its last, the one pattern that hardware foresees, and every row multiplied with
+// some vectors x at a time. Sums are float32, and those of one output are formed in the same order whatever else is
+// computed beside it and by however many threads: a row of a batch comes out as it does alone.
 
 #pragma once
 
@@ -15,21 +15,17 @@
 
 #include "cpu_numbers.h"
 
-#if defined(__AVX512BF16__) || defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 namespace {
 
-constexpr int kVectors = 4;       // x handled at a time
-constexpr int64_t kPadding = 32;  // vectors x are padded with zeros to a multiple of it
+// Vectors x are padded with zeros to a multiple of it, and once more lest they share cache sets.
+constexpr int64_t kPadding = 32;
 constexpr int64_t kMultiplicationsPerThread = 32768;  // below which a thread is not worth waking
 
-// Sums of `kLanes` floats that fit into the registers beside the operands.
+// So many x are handled at a time, whose sums have to stay in registers.
 #if defined(__AVX512F__)
-constexpr int kSums = 16;
+constexpr int kVectors = 4;
 #else
-constexpr int kSums = 4;
+constexpr int kVectors = 2;
 #endif
 
 // How the weights of a dtype meet their vectors: `kStep` of them are loaded at a time and added, times x, to a sum.
@@ -97,7 +93,7 @@ template <class D>
 class Vectors {
  public:
   Vectors(int64_t count, int64_t size)
-      : stride((size + kPadding - 1) / kPadding * kPadding), values(count * stride) {}
+      : stride((size + kPadding - 1) / kPadding * kPadding + kPadding), values(count * stride) {}
 
   typename D::Input* at(int64_t index) { return values.data() + index * stride; }
   const typename D::Input* at(int64_t index) const { return values.data() + index * stride; }
@@ -116,40 +112,37 @@ class Vectors {
   std::vector<typename D::Input> values;
 };
 
-// R rows of W with M vectors; y of a vector lies `y_stride` after that of the one before.
-template <class D, int R, int M>
-inline void multiply_block(const typename D::Weight* w, int64_t columns, const typename D::Input* x, int64_t x_stride,
-                           float* y, int64_t y_stride) {
-  Lanes sums[R][M] = {};
+// One row of W with M vectors; y of a vector lies `y_stride` after that of the one before. The sums are
+// two arrays in plain loops, as GCC keeps them in registers only so.
+template <class D, int M>
+inline void multiply_row(const typename D::Weight* w, int64_t columns, const typename D::Input* x, int64_t x_stride,
+                         float* y, int64_t y_stride) {
+  Lanes even[M] = {}, odd[M] = {};
   int64_t k = 0;
-  for (; k + D::kStep <= columns; k += D::kStep) {
-    for (int i = 0; i < R; i++) {
-      const typename D::Weight* row = w + i * columns + k;
-      __builtin_prefetch(row + R * columns);  // rows are too short for the hardware to foresee the next block
-      const auto loaded = D::load(row);
-      for (int m = 0; m < M; m++) D::add(sums[i][m], loaded, x + m * x_stride + k);
-    }
+  for (; k + 2 * D::kStep <= columns; k += 2 * D::kStep) {
+    const auto first = D::load(w + k), second = D::load(w + k + D::kStep);
+    for (int m = 0; m < M; m++) D::add(even[m], first, x + m * x_stride + k);
+    for (int m = 0; m < M; m++) D::add(odd[m], second, x + m * x_stride + k + D::kStep);
+  }
+  if (k + D::kStep <= columns) {
+    const auto loaded = D::load(w + k);
+    for (int m = 0; m < M; m++) D::add(even[m], loaded, x + m * x_stride + k);
+    k += D::kStep;
   }
   if (k < columns) {
-    for (int i = 0; i < R; i++) {
-      typename D::Weight rest[D::kStep] = {};
-      std::memcpy(rest, w + i * columns + k, (columns - k) * sizeof rest[0]);
-      const auto loaded = D::load(rest);
-      for (int m = 0; m < M; m++) D::add(sums[i][m], loaded, x + m * x_stride + k);
-    }
+    typename D::Weight rest[D::kStep] = {};
+    for (int64_t i = k; i < columns; i++) rest[i - k] = w[i];
+    const auto loaded = D::load(rest);
+    for (int m = 0; m < M; m++) D::add(odd[m], loaded, x + m * x_stride + k);
   }
-  for (int i = 0; i < R; i++)
-    for (int m = 0; m < M; m++) y[m * y_stride + i] = sum(sums[i][m]);
+  for (int m = 0; m < M; m++) y[m * y_stride] = sum(even[m] + odd[m]);
 }
 
 template <class D, int M>
-void multiply_rows(const typename D::Weight* w, int64_t rows, int64_t columns, const typename D::Input* x,
-                   int64_t x_stride, float* y, int64_t y_stride) {
-  constexpr int R = kSums / M > 8 ? 8 : kSums / M;
-  int64_t i = 0;
-  for (; i + R <= rows; i += R)
-    multiply_block<D, R, M>(w + i * columns, columns, x, x_stride, y + i, y_stride);
-  for (; i < rows; i++) multiply_block<D, 1, M>(w + i * columns, columns, x, x_stride, y + i, y_stride);
+__attribute__((noinline)) void multiply_rows(const typename D::Weight* w, int64_t rows, int64_t columns,
+                                             const typename D::Input* x, int64_t x_stride, float* y,
+                                             int64_t y_stride) {
+  for (int64_t i = 0; i < rows; i++) multiply_row<D, M>(w + i * columns, columns, x, x_stride, y + i, y_stride);
 }
 
 // y (count, rows at y_stride) = W (rows, columns) x for all vectors. Rows of W should be few enough to stay in the
@@ -160,11 +153,7 @@ void multiply(const typename D::Weight* w, int64_t rows, int64_t columns, const 
   int64_t m = 0;
   for (; m + kVectors <= count; m += kVectors)
     multiply_rows<D, kVectors>(w, rows, columns, x.at(m), x.stride, y + m * y_stride, y_stride);
-  const auto* rest = x.at(m);
-  float* out = y + m * y_stride;
-  if (count - m == 3) multiply_rows<D, 3>(w, rows, columns, rest, x.stride, out, y_stride);
-  if (count - m == 2) multiply_rows<D, 2>(w, rows, columns, rest, x.stride, out, y_stride);
-  if (count - m == 1) multiply_rows<D, 1>(w, rows, columns, rest, x.stride, out, y_stride);
+  for (; m < count; m++) multiply_rows<D, 1>(w, rows, columns, x.at(m), x.stride, y + m * y_stride, y_stride);
 }
 
 // Calls `run` with the weights' dtype as a type.

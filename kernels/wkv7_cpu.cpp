@@ -14,7 +14,7 @@
 // The backward pass recomputes the states of a stretch of tokens from the checkpoint at its start. It never divides by
 // the decay, which would lose all digits after some tens of tokens of strong decay.
 //
-// No intrinsics; how it is vectorised stands in `cpu_numbers.h`.
+// How it is vectorised stands in `cpu_numbers.h`.
 
 #include <ATen/Parallel.h>
 

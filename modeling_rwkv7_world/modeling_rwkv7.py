@@ -33,6 +33,7 @@ from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..kernels.linear_cpu import linear
 from ..kernels.wkv7 import wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
+from .decode_step import decode_token
 from .token_layout import TokenLayout
 
 
@@ -348,9 +349,11 @@ class RWKV7Model(RWKV7PreTrainedModel):
 
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
         layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length)
-        hidden_states, v_first = inputs_embeds, None
-        for layer in self.layers:
-            hidden_states, v_first = layer(hidden_states, v_first, layout, past_key_values=past_key_values)
+        hidden_states = decode_token(self.layers, inputs_embeds, layout, past_key_values)
+        if hidden_states is None:
+            hidden_states, v_first = inputs_embeds, None
+            for layer in self.layers:
+                hidden_states, v_first = layer(hidden_states, v_first, layout, past_key_values=past_key_values)
         if past_key_values is not None:
             past_key_values.seen_tokens += inputs_embeds.shape[1]
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
