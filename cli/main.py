@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import generate
+from . import generate, info
 from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
 
 
 _EPILOG = f"""\
-example:
+examples:
   {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
+  {PROGRAM} info examples/tiny_world/checkpoint
 """
 
 
@@ -44,6 +45,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     generate.add_parser(commands)
+    info.add_parser(commands)
     return parser
 
 

@@ -367,8 +367,9 @@ def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
     """
     if input_ids.device.type != "cpu" or input_ids.numel() == 0 or is_tracing(input_ids):
         return
-    bad = input_ids[(input_ids < 0) | (input_ids >= vocab_size)]
-    if len(bad):
+    lowest, highest = (int(bound) for bound in input_ids.aminmax())
+    if lowest < 0 or highest >= vocab_size:
+        bad = input_ids[(input_ids < 0) | (input_ids >= vocab_size)]
         raise ValueError(f"Token id {int(bad[0])} is out of range: the model has ids 0 to {vocab_size - 1}.")
 
 
