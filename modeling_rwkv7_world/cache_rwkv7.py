@@ -114,6 +114,13 @@ class RWKV7GenerationMixin(GenerationMixin):
         if type(model_kwargs.get("past_key_values")) in (DynamicCache, StaticCache):
             model_kwargs["past_key_values"] = RWKV7Cache(self.config)
 
+    def _update_model_kwargs_for_generation(self, outputs, model_kwargs, *args, **kwargs):
+        if model_kwargs.get("use_cache"):
+            # Positions only say where packed sequences start, which a generated token never does; to carry them on
+            # costs four operators a token
+            model_kwargs.pop("position_ids", None)
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+
     @staticmethod
     def create_masks_for_generate(config, inputs_embeds, attention_mask, is_first_iteration=False, **kwargs):
         """The padding mask of the current tokens; a generated token is never padding."""

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from helpers.text_models import cache_tensors, random_ids, tiny_model
 from rwkv7_world.kernels import decode_cpu
 from rwkv7_world.modeling_rwkv7_world import decode_step, modeling_rwkv7
+from rwkv7_world.modeling_rwkv7_world.token_layout import TokenLayout
 
 
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}  # of the largest number
@@ -125,6 +126,19 @@ def test_generate_takes_it_and_gives_the_same_tokens(taken, layer_by_layer):
         generated = model.generate(ids, max_new_tokens=9, **kwargs)
         assert taken == [False] + [True] * 8
         assert torch.equal(generated, layer_by_layer(model.generate, ids, max_new_tokens=9, **kwargs))
+
+
+def test_generate_carries_no_positions_after_the_prompt(monkeypatch):
+    model, seen = tiny_model(), []
+    build = TokenLayout.build
+
+    def record(inputs_embeds, attention_mask, position_ids, past_length):
+        seen.append(position_ids)
+        return build(inputs_embeds, attention_mask, position_ids, past_length)
+
+    monkeypatch.setattr(TokenLayout, "build", record)
+    model.generate(random_ids(1, PROMPT), max_new_tokens=3)
+    assert seen[0] is not None and seen[1:] == [None, None]
 
 
 def test_embeddings_may_be_given_and_are_left_as_they_were(taken, layer_by_layer):
