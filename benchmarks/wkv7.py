@@ -7,19 +7,14 @@ what to trust. Run on an idle machine.
 """
 
 import argparse
-import datetime
-import json
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from ..kernels.wkv7 import explain_backends, wkv7
+from .measuring import describe, machine, medians_in_turns, save
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -47,8 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         results[direction] = medians_in_turns(calls, args.rounds)
     report = {"shape": vars(args) | {"json": None}, "machine": machine(), "milliseconds": results}
     print_table(report)
-    if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
+    save(report, args.json)
     return 0
 
 
@@ -99,42 +93,10 @@ def operator(name: str, inputs: list[torch.Tensor]) -> torch.Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
 
 
-def medians_in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each call, one of each after the other, the first round not counted."""
-    times = {name: [] for name in calls}
-    for _ in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: statistics.median(samples[1:]) for name, samples in times.items()}
-
-
-def machine() -> dict[str, object]:
-    """What the figures depend on besides the shape."""
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "processor": processor_name(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def print_table(report: dict) -> None:
     shape, where = report["shape"], report["machine"]
-    print(f"B{shape['batch']} T{shape['time']} H{shape['heads']} N{shape['head_dim']} {shape['dtype']}, ", end="")
-    print(f"{where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date']}")
+    sizes = f"B{shape['batch']} T{shape['time']} H{shape['heads']} N{shape['head_dim']} {shape['dtype']}"
+    print(f"{sizes}, {describe(where)}")
     for direction, times in report["milliseconds"].items():
         print(f"\n| {direction} | ms | times as long as the first |\n|---|---|---|")
         first = next(iter(times.values()))

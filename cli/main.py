@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import convert, generate
+from . import convert, generate, info
 from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
 
 
 _EPILOG = f"""\
-example:
+examples:
   {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
+  {PROGRAM} info examples/tiny_world/checkpoint
 """
 
 
@@ -45,6 +46,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     convert.add_parser(commands)
     generate.add_parser(commands)
+    info.add_parser(commands)
     return parser
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds a C++ file into a shared library on first use, with torch's extension builder, into torch's extension cache.
 
-The library is found again under a name made from its source, the compiler's options, torch's version and the
-processor, so that neither an update nor a home directory shared by unlike machines ever loads the wrong one. The
+The library is found again under a name made from its source and headers, the compiler's options, torch's version and
+the processor, so that neither an update nor a home directory shared by unlike machines ever loads the wrong one. The
 compiler runs in a process of its own, which a time-out can end. Whatever goes wrong becomes a `NativeLibraryError`
 with one line of reason, which callers remember and show.
 """
@@ -65,7 +65,7 @@ def load_library(name: str, source: Path) -> ctypes.CDLL:
 
     Args:
         name: Of the library, for its folder in the cache.
-        source: The file, which may include torch's headers.
+        source: The file, which may include torch's headers and those beside it.
 
     Raises:
         NativeLibraryError: If there is none and none can be built.
@@ -90,6 +90,16 @@ def build_is_switched_off() -> bool:
     return os.environ.get(BUILD_VARIABLE, "").lower() in ("0", "false", "off", "no")
 
 
+def processor_field(*names: str) -> str:
+    """The first field of `/proc/cpuinfo` that has one of these names; empty if there is none or no such file."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in fields if name.strip() in names), "")
+
+
 def _cache_folder() -> Path:
     if root := os.environ.get("TORCH_EXTENSIONS_DIR"):
         return Path(root)
@@ -99,19 +109,15 @@ def _cache_folder() -> Path:
 
 
 def _fingerprint(source: Path) -> str:
-    parts = [source.read_text(encoding="utf-8"), json.dumps(FLAG_SETS), torch.__version__, platform.machine()]
-    parts.append(_processor_features())
+    sources = [source, *sorted(source.parent.glob("*.h"))]  # the headers it may include
+    parts = [path.read_text(encoding="utf-8") for path in sources]
+    parts += [json.dumps(FLAG_SETS), torch.__version__, platform.machine(), _processor_features()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _processor_features() -> str:
     """What `-march=native` depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    features = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
-    return features[0] if features else platform.processor()
+    return processor_field("flags", "Features") or platform.processor()
 
 
 def _build(name: str, source: Path, folder: Path, library: Path) -> None:

@@ -14,35 +14,24 @@
 // The backward pass recomputes the states of a stretch of tokens from the checkpoint at its start. It never divides by
 // the decay, which would lose all digits after some tens of tokens of strong decay.
 //
-// Loops that GCC and Clang vectorise, and their vector types where they do not do it well; no intrinsics. Not for
-// -ffast-math, under which the exponential and the roundings below would come out wrong.
+// How it is vectorised stands in `cpu_numbers.h`.
 
 #include <ATen/Parallel.h>
 
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
 #include <memory>
+
+#include "cpu_numbers.h"
 
 namespace {
 
-constexpr int64_t kMaxSize = 256;          // of a head
 constexpr int64_t kPrefetchTokens = 6;     // rows of a head lie apart by heads * size, too far for hardware prefetch
 constexpr int64_t kElementsPerThread = 131072;  // state elements times tokens below which a thread is not worth waking
 
-enum DType : int64_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
-
 extern "C" {
 
-// Rows of heads, (tokens, heads, size), contiguous.
-struct Rows {
-  void* data;
-  int64_t dtype;
-};
-
-// What forward and backward share. Sequence s holds the tokens boundaries[s] to boundaries[s + 1], or, where there
-// are no boundaries, an equal share. The checkpoints of a sequence start at slot `begin / interval + s`, which never
-// overlaps the slots of the sequence before. A slot is (heads, key, value).
+// What forward and backward share. Rows are (tokens, heads, size). Sequence s holds the tokens boundaries[s] to
+// boundaries[s + 1], or, where there are no boundaries, an equal share. The checkpoints of a sequence start at slot
+// `begin / interval + s`, which never overlaps the slots of the sequence before. A slot is (heads, key, value).
 struct Problem {
   int64_t sequences, tokens, heads, size;
   int64_t block;     // value dimensions of a block: 16, 32 or 64, divides size
@@ -55,110 +44,6 @@ struct Problem {
 };
 
 }  // extern "C"
-
-// ---------------------------------------------------------------------------------------------------------- numbers
-
-template <typename To, typename From>
-inline To bits(From x) {
-  static_assert(sizeof(To) == sizeof(From), "");
-  To y;
-  std::memcpy(&y, &x, sizeof y);
-  return y;
-}
-
-inline float from_bfloat16(uint16_t x) { return bits<float>(uint32_t(x) << 16); }
-
-inline uint16_t to_bfloat16(float x) {
-  const uint32_t u = bits<uint32_t>(x);
-  const uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  return uint16_t(x != x ? 0x7fc0 : rounded);
-}
-
-inline float from_float16(uint16_t x) {
-  const uint32_t magnitude = uint32_t(x & 0x7fff) << 13;
-  const uint32_t finite = bits<uint32_t>(bits<float>(magnitude) * 0x1p112f);  // also right for subnormals
-  const uint32_t special = magnitude | 0x7f800000;                            // infinity, NaN
-  return bits<float>((magnitude >= 0x0f800000 ? special : finite) | uint32_t(x & 0x8000) << 16);
-}
-
-// Rounds to nearest even by adding a power of two that pushes the surplus bits out.
-inline uint16_t to_float16(float x) {
-  const uint32_t u = bits<uint32_t>(x), sign = (u >> 16) & 0x8000;
-  const float magnitude = bits<float>(u & 0x7fffffff);
-  const float scaled = (magnitude * 0x1p112f) * 0x1p-110f;  // overflows to infinity where float16 does
-  const uint32_t exponent = std::max(u << 1 & 0xff000000, uint32_t(0x71000000));
-  const uint32_t rounded = bits<uint32_t>(bits<float>((exponent >> 1) + 0x07800000) + scaled);
-  const uint32_t finite = ((rounded >> 13) & 0x7c00) + (rounded & 0x0fff);
-  return uint16_t(sign | (x != x ? 0x7e00 : finite));
-}
-
-// exp to about 1e-7 relative: 2^n times a polynomial of the remainder. Zero below the smallest normal number.
-inline float exp_float(float x) {
-  float bounded = x < -87.0f ? -87.0f : x;  // comparisons that let NaN through
-  bounded = bounded > 88.0f ? 88.0f : bounded;
-  const float shifted = bounded * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer in the low bits
-  const float n = shifted - 12582912.0f;
-  const float f = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;  // log 2 in two parts
-  float p = 1.9875691500e-4f;  // coefficients of Cephes' expf
-  p = p * f + 1.3981999507e-3f;
-  p = p * f + 8.3334519073e-3f;
-  p = p * f + 4.1665795894e-2f;
-  p = p * f + 1.6666665459e-1f;
-  p = p * f + 5.0000001201e-1f;
-  p = p * f * f + f + 1.0f;
-  const float power = bits<float>((bits<uint32_t>(shifted) << 23) + 0x3f800000);
-  return x < -87.0f ? 0.0f : p * power;
-}
-
-// Sixteen lanes, which the compiler maps to whatever vectors there are. The hot loops are written with them because
-// GCC otherwise keeps their sums in memory and adds up lanes one by one.
-constexpr int kLanes = 16;
-typedef float Lanes __attribute__((vector_size(4 * kLanes), may_alias));
-typedef float Lanes8 __attribute__((vector_size(32)));
-typedef float Lanes4 __attribute__((vector_size(16)));
-
-inline Lanes& lanes(float* x, int index) { return reinterpret_cast<Lanes*>(x)[index]; }
-inline const Lanes& lanes(const float* x, int index) { return reinterpret_cast<const Lanes*>(x)[index]; }
-
-inline float sum(const Lanes& x) {
-  Lanes8 low, high;
-  std::memcpy(&low, &x, sizeof low);
-  std::memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
-  low += high;
-  Lanes4 first, second;
-  std::memcpy(&first, &low, sizeof first);
-  std::memcpy(&second, reinterpret_cast<const char*>(&low) + sizeof first, sizeof second);
-  first += second;
-  return (first[0] + first[2]) + (first[1] + first[3]);
-}
-
-void load_row(const Rows& rows, int64_t at, int64_t n, float* __restrict__ out) {
-  if (rows.dtype == kFloat32) {
-    const float* x = static_cast<const float*>(rows.data) + at;
-    for (int64_t i = 0; i < n; i++) out[i] = x[i];
-  } else {
-    const uint16_t* x = static_cast<const uint16_t*>(rows.data) + at;
-    if (rows.dtype == kBFloat16) {
-      for (int64_t i = 0; i < n; i++) out[i] = from_bfloat16(x[i]);
-    } else {
-      for (int64_t i = 0; i < n; i++) out[i] = from_float16(x[i]);
-    }
-  }
-}
-
-void store_row(const Rows& rows, int64_t at, int64_t n, const float* __restrict__ x) {
-  if (rows.dtype == kFloat32) {
-    float* out = static_cast<float*>(rows.data) + at;
-    for (int64_t i = 0; i < n; i++) out[i] = x[i];
-  } else {
-    uint16_t* out = static_cast<uint16_t*>(rows.data) + at;
-    if (rows.dtype == kBFloat16) {
-      for (int64_t i = 0; i < n; i++) out[i] = to_bfloat16(x[i]);
-    } else {
-      for (int64_t i = 0; i < n; i++) out[i] = to_float16(x[i]);
-    }
-  }
-}
 
 void prefetch_row(const Rows& rows, int64_t at, int64_t n) {
   const int64_t width = rows.dtype == kFloat32 ? 4 : 2;
@@ -296,11 +181,10 @@ void forward_block(const Head& h, int64_t block, const Rows& y, float* final_sta
   state_from_tile<V>(tile, p.size, first_value, final_state + h.state());
 }
 
-// A single token reads and writes the state where it lies, (value, key): turning it round twice would cost more.
 void forward_one_token(const Head& h, const Rows& y, float* final_state) {
   const Problem& p = h.p;
   const int64_t size = p.size;
-  alignas(64) float out[kMaxSize] = {0}, zero[kMaxSize] = {0};
+  alignas(64) float out[kMaxSize] = {0};
   const float* state = p.initial_state ? p.initial_state + h.state() : nullptr;
   float* new_state = final_state + h.state();
   if (h.masked(h.begin)) {
@@ -309,22 +193,7 @@ void forward_one_token(const Head& h, const Rows& y, float* final_state) {
   } else {
     Token x;
     x.load(h, h.begin);
-    for (int64_t i = 0; i < size; i++) {
-      const float* __restrict__ old = state ? state + i * size : zero;
-      float* __restrict__ now = new_state + i * size;
-      const float value = x.v[i];
-      alignas(64) float a_sums[kLanes] = {0}, r_sums[kLanes] = {0};
-      for (int64_t j = 0; j < size; j += kLanes)
-        for (int l = 0; l < kLanes; l++) a_sums[l] += old[j + l] * x.a[j + l];
-      const float removed = sum(lanes(a_sums, 0));
-      for (int64_t j = 0; j < size; j += kLanes)
-        for (int l = 0; l < kLanes; l++) {
-          const float s = old[j + l] * x.w[j + l] + removed * x.b[j + l] + value * x.k[j + l];
-          now[j + l] = s;
-          r_sums[l] += s * x.r[j + l];
-        }
-      out[i] = sum(lanes(r_sums, 0));
-    }
+    advance_one_token(state, new_state, size, x.r, x.w, x.k, x.v, x.a, x.b, out);
   }
   store_row(y, h.row(h.begin), size, out);
 }

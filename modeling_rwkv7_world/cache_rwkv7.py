@@ -128,6 +128,39 @@ class RWKV7Cache(Cache):
         """Stores the token (batch, hidden) that the next forward pass starts from."""
         self.update_conv_state(token[..., None], layer_idx, state_idx, conv_kernel_size=1)
 
+    def states_in_place(
+        self, num_layers: int, shapes: tuple[tuple[int, ...], tuple[int, ...]], dtype: torch.dtype
+    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None:
+        """The tensors of the state themselves, for who overwrites them in place.
+
+        Args:
+            num_layers: How many layers there must be.
+            shapes: (batch, hidden, 1) of a one-token state and (batch, heads, value, key) of a recurrent one.
+            dtype: Of the one-token states; the recurrent ones are float32.
+
+        Returns:
+            For every layer the state of the time mix, that of the channel mix and the recurrent state, or `None` if
+            one is missing, differentiated, not contiguous memory of the CPU or of another shape or dtype.
+        """
+        if len(self.layers) != num_layers:
+            return None
+        shift_shape, recurrent_shape = shapes
+        states = []
+        for layer in self.layers:
+            if layer.record_past or not all(layer.has_previous_state.values()):
+                return None
+            state = (layer.conv_states[TIME_MIX], layer.conv_states[CHANNEL_MIX], layer.recurrent_states[0])
+            fits = all(_is_plain(x, shift_shape, dtype) for x in state[:2])
+            if not fits or not _is_plain(state[2], recurrent_shape, torch.float32):
+                return None
+            states.append(state)
+        return states
+
+
+def _is_plain(x: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    fits = type(x) is torch.Tensor and x.is_cpu and x.dtype is dtype and x.shape == shape
+    return fits and x.is_contiguous() and not x.requires_grad
+
 
 class RWKV7GenerationMixin(GenerationMixin):
     """`generate` with an [`RWKV7Cache`].
@@ -213,6 +246,13 @@ class RWKV7GenerationMixin(GenerationMixin):
         finally:
             if isinstance(cache, RWKV7Cache):
                 cache.deactivate_past_recording()
+
+    def _update_model_kwargs_for_generation(self, outputs, model_kwargs, *args, **kwargs):
+        if model_kwargs.get("use_cache"):
+            # Positions only say where packed sequences start, which a generated token never does; to carry them on
+            # costs four operators a token
+            model_kwargs.pop("position_ids", None)
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
 
     @staticmethod
     def create_masks_for_generate(config, inputs_embeds, attention_mask, is_first_iteration=False, **kwargs):

@@ -31,8 +31,10 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..kernels import fused_triton
+from ..kernels.linear_cpu import linear
 from ..kernels.wkv7 import wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
+from .decode_step import decode_token
 from .token_layout import TokenLayout
 
 
@@ -57,9 +59,8 @@ class RWKV7LowRank(nn.Module):
         )
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        for layer in self.lora:
-            hidden_states = layer(hidden_states)
-        return hidden_states
+        first, activation, second = self.lora
+        return linear(second, activation(linear(first, hidden_states)))
 
 
 def shift_tokens(
@@ -130,7 +131,7 @@ class RWKV7Attention(nn.Module):
         previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX)
         mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
         x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(hidden_states, previous, mixes, fused)
-        r, k, v = self.r_proj(x_r), self.k_proj(x_k), self.v_proj(x_v)
+        r, k, v = linear(self.r_proj, x_r), linear(self.k_proj, x_k), linear(self.v_proj, x_v)
         w, a, g = self.w_lora(x_w), self.a_lora(x_a).sigmoid(), self.g_lora(x_g)
 
         if self.layer_idx == 0:
@@ -145,7 +146,7 @@ class RWKV7Attention(nn.Module):
         if past_key_values is not None:
             past_key_values.update_recurrent_state(state, self.layer_idx)
 
-        return self.o_proj(self._gated_output(y, r, k, v, g, fused)), v_first
+        return linear(self.o_proj, self._gated_output(y, r, k, v, g, fused)), v_first
 
     def _prepare_keys(self, k, a, fused: bool):
         """The key that writes, the direction it removes and what it puts there instead, all (B, T, H, N)."""
@@ -205,8 +206,8 @@ class RWKV7FeedForward(nn.Module):
         """(batch, time, hidden) in and out."""
         fused = fused_triton.is_fused(hidden_states, self.config.head_dim)
         previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX)
-        key = self.key(*mix_tokens(hidden_states, previous, (self.x_k,), fused))
-        return self.value(fused_triton.squared_relu(key) if fused else torch.relu(key).square())
+        key = linear(self.key, *mix_tokens(hidden_states, previous, (self.x_k,), fused))
+        return linear(self.value, fused_triton.squared_relu(key) if fused else torch.relu(key).square())
 
 
 class RWKV7Block(GradientCheckpointingLayer):
@@ -374,9 +375,11 @@ class RWKV7Model(RWKV7PreTrainedModel):
         layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length)
         if past_key_values is not None:
             past_key_values.begin_forward()
-        hidden_states, v_first = inputs_embeds, None
-        for layer in self.layers:
-            hidden_states, v_first = layer(hidden_states, v_first, layout, past_key_values=past_key_values)
+        hidden_states = decode_token(self.layers, inputs_embeds, layout, past_key_values)
+        if hidden_states is None:
+            hidden_states, v_first = inputs_embeds, None
+            for layer in self.layers:
+                hidden_states, v_first = layer(hidden_states, v_first, layout, past_key_values=past_key_values)
         if past_key_values is not None:
             past_key_values.seen_tokens += inputs_embeds.shape[1]
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
@@ -390,8 +393,9 @@ def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
     """
     if input_ids.device.type != "cpu" or input_ids.numel() == 0 or is_tracing(input_ids):
         return
-    bad = input_ids[(input_ids < 0) | (input_ids >= vocab_size)]
-    if len(bad):
+    lowest, highest = (int(bound) for bound in input_ids.aminmax())
+    if lowest < 0 or highest >= vocab_size:
+        bad = input_ids[(input_ids < 0) | (input_ids >= vocab_size)]
         raise ValueError(f"Token id {int(bad[0])} is out of range: the model has ids 0 to {vocab_size - 1}.")
 
 
@@ -448,7 +452,7 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        logits = linear(self.lm_head, slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -30,6 +30,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.feature_lengths import audio_frame_length, convolution_length
+from ..kernels.linear_cpu import linear
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .encoders import build_audio_tower, encode_clips
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
@@ -401,7 +402,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        logits = linear(self.lm_head, slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
             loss = self.loss_function(

@@ -1,0 +1,116 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`rwkv7-world info`: what would run here and why, and with a model, how large it and its state are.
+
+No weights are read: sizes come from the configuration and, in bytes, from the files.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import PROGRAM, quiet_libraries
+from .loading import is_composite, load_config
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig
+
+
+MANY_ROWS = 512  # as a prompt has
+
+_EPILOG = f"""\
+examples:
+  {PROGRAM} info
+  {PROGRAM} info examples/tiny_world/checkpoint
+"""
+
+
+def add_parser(commands) -> None:
+    """Adds the sub-command to `commands`, the object that `ArgumentParser.add_subparsers` returned."""
+    parser = commands.add_parser(
+        "info",
+        help="say how large a model is, and what runs it here",
+        description="Says what runs a model on this machine and why, and how large a model and its state are.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="folder with a model, or its id on the Hugging Face Hub"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the sub-command.
+
+    Raises:
+        ValueError: If the model is none of ours, or its folder is not as it should be.
+        OSError: If something cannot be read.
+    """
+    with quiet_libraries():
+        lines = _describe_model(args.model) if args.model else []
+        lines += _describe_backends()
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
+
+
+def _describe_model(model: str) -> list[tuple[str, str]]:
+    config = load_config(model)
+    text = config.get_text_config()
+    if text.model_type != "rwkv7":
+        raise ValueError(f"{model}: holds a {config.model_type} model, and this describes RWKV-7 models only")
+    dtype = config.dtype or text.dtype
+    parameters = _count_parameters(config)
+    lines = [
+        ("model", f"{config.model_type}, {text.num_hidden_layers} layers, width {text.hidden_size}"),
+        ("parameters", f"{parameters:,}"),
+        ("saved as", "unknown dtype" if dtype is None else str(dtype).removeprefix("torch.")),
+    ]
+    if Path(model).expanduser().is_dir():
+        size = sum(path.stat().st_size for path in Path(model).expanduser().glob("*.safetensors"))
+        lines.append(("weight files", f"{size:,} bytes"))
+    return [*lines, ("state", f"{_state_bytes(text, dtype):,} bytes a sequence, however long")]
+
+
+def _count_parameters(config: "PreTrainedConfig") -> int:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
+
+    auto_class = AutoModelForMultimodalLM if is_composite(config) else AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto_class.from_config(config).num_parameters()
+
+
+def _state_bytes(config: "PreTrainedConfig", dtype: "torch.dtype | None") -> int:
+    """Two tokens of the model's dtype and a float32 matrix a head, in every layer."""
+    import torch
+
+    tokens = config.number_of_conv_states * (dtype or torch.float32).itemsize
+    matrices = config.head_dim * torch.float32.itemsize
+    return config.num_hidden_layers * config.hidden_size * (tokens + matrices)
+
+
+def _describe_backends() -> list[tuple[str, str]]:
+    import torch
+
+    from ..kernels import decode_cpu, linear_cpu
+    from ..kernels.wkv7 import explain_backends, select_backend
+
+    ways = {
+        linear_cpu.FEW_ROWS: "C++ (reads the weights at the speed of memory)",
+        linear_cpu.ONEDNN: "oneDNN (MKL is slow on AMD)",
+        linear_cpu.IN_FLOAT32: "float32 (this processor has no float16 products)",
+        linear_cpu.ORDINARY: "PyTorch",
+    }
+    lines = [(f"wkv7 {name}", reason) for name, reason in explain_backends().items()]
+    lines.append(("wkv7 runs", f"{select_backend()} (float32 on the CPU)"))
+    for dtype in linear_cpu.DTYPES:
+        few, many = (ways[linear_cpu.way_of_linear(dtype, rows)] for rows in (1, MANY_ROWS))
+        name = str(dtype).removeprefix("torch.")
+        lines.append((f"linear {name}", f"on the CPU a token by {few}; a prompt by {many}"))
+    lines.append(("linear C++", linear_cpu.why_not_built() or "ok"))
+    lines.append(("decode C++", decode_cpu.why_not_built() or "ok"))
+    return [*lines, ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")]

@@ -1,0 +1,272 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Generation's inner loop on a CPU: one token through all layers at once, where nothing can tell the difference.
+
+The kernel reads the weights where they lie. What it knows of a model is therefore a snapshot, `_Plan`, and before
+every token the model is compared with it: a hook, a replaced layer, a moved weight, and the layers run as ever.
+"""
+
+import ctypes
+import itertools
+import operator
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from ..kernels import decode_cpu
+from ..kernels.linear_cpu import DTYPES, MAX_FEW_ROWS
+from ..kernels.plain_inference import is_plain_inference, is_plain_module, is_plain_tensor
+from .cache_rwkv7 import RWKV7Cache
+from .token_layout import TokenLayout
+
+
+HEAD_DIM_STEP, MAX_HEAD_DIM = 16, 256  # of the kernel
+_LOW_RANKS = {"w_lora": nn.Tanh, "a_lora": nn.Identity, "v_lora": nn.Identity, "g_lora": nn.Sigmoid}
+
+_plans: "weakref.WeakKeyDictionary[nn.ModuleList, _Plan]" = weakref.WeakKeyDictionary()
+
+
+def decode_token(
+    layers: nn.ModuleList, hidden_states: torch.Tensor, layout: TokenLayout, cache: RWKV7Cache | None
+) -> torch.Tensor | None:
+    """The output of all layers for one token of every row, or `None` if the layers have to run one by one.
+
+    That is for more than a token or more rows than a few, for padding, without a state to continue, in training, under
+    anything that traces or transforms, on another device than the CPU, and if any module of a layer is wrapped, hooked
+    or not of its own class. transformers' request for hidden states leaves such hooks behind.
+
+    Args:
+        layers: The layers of an `RWKV7Model`.
+        hidden_states: (batch, 1, hidden), the embeddings.
+        layout: Of this forward pass.
+        cache: Holds the state, which is overwritten.
+
+    Returns:
+        (batch, 1, hidden).
+    """
+    if type(cache) is not RWKV7Cache or layout.mask is not None or not _is_one_token(hidden_states):
+        return None
+    if not is_plain_inference() or decode_cpu.why_not_built() is not None:
+        return None
+    plan = _plan(layers)
+    if plan is None or hidden_states.dtype != plan.dtype or hidden_states.shape[-1] != plan.model.hidden:
+        return None
+    states = cache.states_in_place(len(layers), plan.state_shapes(hidden_states.shape[0]), plan.dtype)
+    if states is None:
+        return None
+    hidden_states = layers[0].pre_norm(hidden_states).clone(memory_format=torch.contiguous_format)
+    decode_cpu.decode_token(plan.model, hidden_states, states)
+    return hidden_states
+
+
+def _is_one_token(hidden_states) -> bool:
+    return (
+        type(hidden_states) is torch.Tensor
+        and hidden_states.device.type == "cpu"
+        and hidden_states.shape[1] == 1
+        and 0 < hidden_states.shape[0] <= MAX_FEW_ROWS
+    )
+
+
+def _plan(layers: nn.ModuleList) -> "_Plan | None":
+    plan = _plans.get(layers)
+    if plan is None or not plan.still_holds(layers):
+        try:
+            plan = _Plan(layers)
+        except _Unsuitable:
+            _plans.pop(layers, None)
+            return None
+        _plans[layers] = plan
+    return plan
+
+
+class _Unsuitable(Exception):
+    """The model is not one that the kernel can stand in for."""
+
+
+class _Plan:
+    """The addresses of a model's weights, and how to tell whether they are still right.
+
+    Raises:
+        _Unsuitable: If a module or a weight is not as the kernel expects.
+    """
+
+    def __init__(self, layers: nn.ModuleList):
+        parts = [part for index, block in enumerate(layers) for part in _plain_parts(block, index)]
+        if not parts:
+            raise _Unsuitable
+        self.blocks = list(layers)
+        self.module_dicts = [module.__dict__ for module in parts]
+        self.child_dicts = [state["_modules"] for state in self.module_dicts if state["_modules"]]
+        self.children = _values(self.child_dicts)
+        self.parameter_dicts = [state["_parameters"] for state in self.module_dicts if state["_parameters"]]
+        self.parameters = _values(self.parameter_dicts)
+        self.tensors = [p for p in self.parameters if p is not None]
+        self.dtype = self.tensors[0].dtype
+        self.memory = self._memory()
+        self.model = _model(layers, self.dtype)
+
+    def still_holds(self, layers: nn.ModuleList) -> bool:
+        """Whether no module, hook or weight has changed since. Runs before every token, so written for speed."""
+        hooked = map(operator.itemgetter("_forward_hooks", "_forward_pre_hooks", "training"), self.module_dicts)
+        return (
+            list(layers._modules.values()) == self.blocks
+            and not any(itertools.chain.from_iterable(hooked))
+            and not any(map(operator.contains, self.module_dicts, itertools.repeat("forward")))
+            and not any(map(operator.contains, self.module_dicts, itertools.repeat("_compiled_call_impl")))
+            and _are_same(_values(self.child_dicts), self.children)
+            and _are_same(_values(self.parameter_dicts), self.parameters)
+            and self._memory() == self.memory
+        )
+
+    def _memory(self) -> tuple[list, ...]:
+        """Changes when a weight gets other memory, as `model.to(...)` gives it."""
+        return (
+            list(map(torch.Tensor.data_ptr, self.tensors)),
+            list(map(torch.Tensor.numel, self.tensors)),
+            [tensor.dtype for tensor in self.tensors],
+        )
+
+    def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of a token and of a recurrent state in the cache."""
+        hidden, head_dim = self.model.hidden, self.model.head_dim
+        return (batch, hidden, 1), (batch, hidden // head_dim, head_dim, head_dim)
+
+
+def _values(dicts: list[dict]) -> list:
+    return list(itertools.chain.from_iterable(map(dict.values, dicts)))
+
+
+def _are_same(these: list, those: list) -> bool:
+    return len(these) == len(those) and all(map(operator.is_, these, those))
+
+
+def _plain_parts(block: nn.Module, index: int) -> list[nn.Module]:
+    """The modules of a layer whose work the kernel does. Layer 0's `pre_norm` runs by itself."""
+    parts = []
+    for module, kind in _parts(block, index):  # a module is looked into only after its class was checked
+        if not is_plain_module(module, kind):
+            raise _Unsuitable
+        parts.append(module)
+    return parts
+
+
+def _parts(block: nn.Module, index: int) -> Iterator[tuple[nn.Module, type[nn.Module]]]:
+    from .modeling_rwkv7 import RWKV7Attention, RWKV7Block, RWKV7FeedForward, RWKV7LowRank
+
+    yield block, RWKV7Block
+    if index > 0:
+        yield block.pre_norm, nn.Identity
+    yield block.attn_norm, nn.LayerNorm
+    yield block.ffn_norm, nn.LayerNorm
+    yield block.ffn, RWKV7FeedForward
+    yield block.ffn.key, nn.Linear
+    yield block.ffn.value, nn.Linear
+    attn = block.attn
+    yield attn, RWKV7Attention
+    yield attn.g_norm, nn.GroupNorm
+    for name in ("r_proj", "k_proj", "v_proj", "o_proj"):
+        yield getattr(attn, name), nn.Linear
+    for name, activation in _LOW_RANKS.items():
+        if name == "v_lora" and index == 0:
+            continue
+        low_rank = getattr(attn, name)
+        yield low_rank, RWKV7LowRank
+        yield low_rank.lora, nn.ModuleList
+        yield from zip(low_rank.lora, (nn.Linear, activation, nn.Linear), strict=True)
+
+
+def _model(layers: nn.ModuleList, dtype: torch.dtype) -> decode_cpu.Model:
+    from .modeling_rwkv7 import LOG_DECAY_SCALE
+
+    first = layers[0]
+    head_dim, hidden = first.attn.head_dim, first.attn.r_proj.in_features
+    if dtype not in DTYPES or head_dim % HEAD_DIM_STEP or head_dim > MAX_HEAD_DIM:
+        raise _Unsuitable
+    reader = _Reader(dtype, hidden, head_dim, first.ffn.key.out_features, first.attn_norm.eps, first.attn.g_norm.eps)
+    array = (decode_cpu.Layer * len(layers))(*(reader.layer(block, index) for index, block in enumerate(layers)))
+    return decode_cpu.Model(
+        ctypes.cast(array, ctypes.POINTER(decode_cpu.Layer)),
+        len(layers),
+        DTYPES[dtype],
+        hidden,
+        head_dim,
+        reader.intermediate,
+        reader.norm_eps,
+        reader.head_norm_eps,
+        LOG_DECAY_SCALE,
+    )
+
+
+class _Reader:
+    """Takes down the addresses of a layer's weights, and refuses what has another shape or dtype than it should."""
+
+    def __init__(self, dtype, hidden: int, head_dim: int, intermediate: int, norm_eps: float, head_norm_eps: float):
+        self.dtype, self.hidden, self.head_dim, self.intermediate = dtype, hidden, head_dim, intermediate
+        self.norm_eps, self.head_norm_eps = norm_eps, head_norm_eps
+
+    def layer(self, block: nn.Module, index: int) -> decode_cpu.Layer:
+        attn, ffn, hidden = block.attn, block.ffn, self.hidden
+        if attn.layer_idx != index or ffn.layer_idx != index or attn.head_dim != self.head_dim:
+            raise _Unsuitable
+        vectors = [getattr(attn, name) for name in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "k_k", "k_a", "r_k")]
+        return decode_cpu.Layer(
+            *(self.vector(vector) for vector in vectors),
+            *(self.matrix(getattr(attn, name), hidden, hidden) for name in ("r_proj", "k_proj", "v_proj", "o_proj")),
+            self.low_rank(attn.w_lora),
+            self.low_rank(attn.a_lora),
+            decode_cpu.LowRank() if index == 0 else self.low_rank(attn.v_lora),
+            self.low_rank(attn.g_lora),
+            self.norm(block.attn_norm),
+            self.head_norm(attn.g_norm),
+            self.norm(block.ffn_norm),
+            self.vector(ffn.x_k),
+            self.matrix(ffn.key, self.intermediate, hidden),
+            self.matrix(ffn.value, hidden, self.intermediate),
+        )
+
+    def address(self, tensor: torch.Tensor | None, numel: int) -> int:
+        if tensor is None or not is_plain_tensor(tensor) or tensor.dtype != self.dtype or tensor.numel() != numel:
+            raise _Unsuitable
+        return tensor.data_ptr()
+
+    def vector(self, tensor: torch.Tensor | None) -> int:
+        return self.address(tensor, self.hidden)
+
+    def matrix(self, module: nn.Linear, rows: int, columns: int) -> int:
+        if module.bias is not None or tuple(module.weight.shape) != (rows, columns):
+            raise _Unsuitable
+        return self.address(module.weight, rows * columns)
+
+    def low_rank(self, module: nn.Module) -> decode_cpu.LowRank:
+        down, _, up = module.lora
+        rank = down.weight.shape[0]
+        if down.bias is not None or down.weight.dim() != 2 or tuple(up.weight.shape) != (self.hidden, rank):
+            raise _Unsuitable
+        bias = None if up.bias is None else self.vector(up.bias)
+        return decode_cpu.LowRank(
+            self.address(down.weight, rank * self.hidden), self.address(up.weight, rank * self.hidden), bias, rank
+        )
+
+    def norm(self, module: nn.LayerNorm) -> decode_cpu.Norm:
+        if module.eps != self.norm_eps or module.normalized_shape != (self.hidden,):
+            raise _Unsuitable
+        return decode_cpu.Norm(self.vector(module.weight), None if module.bias is None else self.vector(module.bias))
+
+    def head_norm(self, module: nn.GroupNorm) -> decode_cpu.Norm:
+        if module.eps != self.head_norm_eps or module.num_groups * self.head_dim != self.hidden:
+            raise _Unsuitable
+        return decode_cpu.Norm(self.vector(module.weight), self.vector(module.bias))
