@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Implementations of the same RWKV-7 text model, each in a process of its own, so that its memory can be told.
 
-A contender is made in its process from a folder with our model and, beside it, the same weights as BlinkDL's `.pth`.
+A contender is made in its process from a folder with our model, the same weights as BlinkDL's `.pth` and, where
+llama.cpp takes part, as GGUF.
 """
 
 import importlib.util
 import multiprocessing
 import os
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import torch
 
 
-CHECKPOINT = "blinkdl.pth"
+CHECKPOINT, GGUF = "blinkdl.pth", "llama.gguf"
 SHORT_PROMPT = 8  # tokens before those that are decoded
 CHUNK = 2048  # tokens of a very long context that are read at a time
 
@@ -82,11 +84,11 @@ class RWKVPackage:
 class LlamaCpp:
     """llama.cpp through `llama-cpp-python`, on a GGUF file of the same weights."""
 
-    def __init__(self, gguf: Path, dtype: str):
+    def __init__(self, folder: Path, dtype: str):
         from llama_cpp import Llama
 
         threads = torch.get_num_threads()
-        self.model = Llama(str(gguf), n_ctx=4096, n_threads=threads, n_threads_batch=threads, verbose=False)
+        self.model = Llama(str(folder / GGUF), n_ctx=4096, n_threads=threads, n_threads_batch=threads, verbose=False)
 
     def prefill(self, tokens: list[int]) -> None:
         self.model.reset()
@@ -101,14 +103,28 @@ class LlamaCpp:
 CONTENDERS = {"ours": Ours, "rwkv": RWKVPackage, "llama.cpp": LlamaCpp}
 
 
-def why_missing(name: str, gguf: str | None) -> str | None:
+def why_missing(name: str, llama_cpp: str | None) -> str | None:
     """Why a contender cannot take part, or `None`."""
     module = {"rwkv": "rwkv", "llama.cpp": "llama_cpp"}.get(name)
     if module and importlib.util.find_spec(module) is None:
         return f"{module} is not installed"
-    if name == "llama.cpp" and not gguf:
-        return "no --gguf file with the same weights was given"
+    if name == "llama.cpp" and not llama_cpp:
+        return "its sources, which hold the converter to its format, were not given (--llama-cpp)"
     return None
+
+
+def write_gguf(folder: Path, llama_cpp: Path, dtype: str) -> None:
+    """Converts the model in `folder` by the converter in llama.cpp's sources.
+
+    Raises:
+        RuntimeError: If the converter fails.
+    """
+    converter, outtype = llama_cpp / "convert_hf_to_gguf.py", {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    command = [sys.executable, converter, folder, "--outtype", outtype, "--outfile", folder / GGUF]
+    environment = os.environ | {"PYTHONPATH": str(llama_cpp / "gguf-py")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"{converter} failed:\n{done.stderr}")
 
 
 class Process:
@@ -162,31 +178,3 @@ def _peak_memory() -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-_SHORT_NAMES = {"receptance": "r_proj", "key": "k_proj", "value": "v_proj", "output": "o_proj"}
-
-
-def blinkdl_state_dict(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of an `RWKV7ForCausalLM` under the names and in the layout of BlinkDL's files."""
-    base = model.model
-    tensors = {"emb.weight": base.embeddings.weight, "head.weight": model.lm_head.weight}
-    norms = {"ln_out": base.norm, "blocks.0.ln0": base.layers[0].pre_norm}
-    for index, block in enumerate(base.layers):
-        name, attn, ffn = f"blocks.{index}.", block.attn, block.ffn
-        norms |= {f"{name}ln1": block.attn_norm, f"{name}ln2": block.ffn_norm, f"{name}att.ln_x": attn.g_norm}
-        for own in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "k_k", "k_a"):
-            tensors[f"{name}att.{own}"] = getattr(attn, own).view(1, 1, -1)
-        tensors[f"{name}att.r_k"] = attn.r_k
-        for theirs, ours in _SHORT_NAMES.items():
-            tensors[f"{name}att.{theirs}.weight"] = getattr(attn, ours).weight
-        for letter in "wavg" if index else "wag":
-            down, _, up = getattr(attn, f"{letter}_lora").lora
-            tensors |= {f"{name}att.{letter}1": down.weight.T, f"{name}att.{letter}2": up.weight.T}
-            if up.bias is not None:
-                tensors[f"{name}att.{letter}0"] = up.bias.view(1, 1, -1)
-        tensors[f"{name}ffn.x_k"] = ffn.x_k.view(1, 1, -1)
-        tensors |= {f"{name}ffn.key.weight": ffn.key.weight, f"{name}ffn.value.weight": ffn.value.weight}
-    for name, norm in norms.items():
-        tensors |= {f"{name}.weight": norm.weight, f"{name}.bias": norm.bias}
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times a text model with random weights, by default of the 0.1B shape: reading a prompt and `generate`.
 
-Beside it run BlinkDL's `rwkv` package and, with --gguf, llama.cpp, on the same weights at the same precision. All take
-turns within one run; the medians' ratios are what to trust. Run on an idle machine.
+Beside it run BlinkDL's `rwkv` package and, with --llama-cpp, llama.cpp, on the same weights at the same precision. All
+take turns within one run; the medians' ratios are what to trust. Run on an idle machine.
 """
 
 import argparse
@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
+from ..conversion.blinkdl import convert_to_blinkdl
 from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
-from .contenders import CHECKPOINT, CONTENDERS, SHORT_PROMPT, Process, blinkdl_state_dict, why_missing
+from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
+from .contenders import CHECKPOINT, CONTENDERS, SHORT_PROMPT, Process, why_missing, write_gguf
 from .measuring import describe, machine, matmul_rate, read_rate, save
 
 
@@ -28,16 +30,17 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark, prints a table and returns the exit status."""
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    missing = {name: why_missing(name, args.gguf) for name in CONTENDERS}
+    missing = {name: why_missing(name, args.llama_cpp) for name in CONTENDERS}
     for name, reason in missing.items():
         if reason:
             print(f"{name} is left out: {reason}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         shape = write_model(args, Path(folder))
         present = [name for name, reason in missing.items() if not reason]
-        sources = {name: Path(args.gguf if name == "llama.cpp" else folder) for name in present}
+        if "llama.cpp" in present:
+            write_gguf(Path(folder), Path(args.llama_cpp), args.dtype)
         threads = torch.get_num_threads()
-        contenders = {name: Process(name, source, args.dtype, threads) for name, source in sources.items()}
+        contenders = {name: Process(name, Path(folder), args.dtype, threads) for name in present}
         report = {"shape": vars(args) | shape | {"json": None}, "machine": machine(), **measure(args, contenders)}
     report["floor"] = floor(shape, args)
     print_table(report)
@@ -56,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--long", type=int, default=100_000, help="tokens of the long context, 0 for none")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every contender (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="threads of all (default: as torch chooses)")
-    parser.add_argument("--gguf", metavar="FILE", help="the same weights for llama.cpp")
+    parser.add_argument("--llama-cpp", metavar="FOLDER", help="sources of llama.cpp, for its convert_hf_to_gguf.py")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
     return parser
 
@@ -80,7 +83,8 @@ def write_model(args: argparse.Namespace, folder: Path) -> dict[str, int]:
             torch.nn.init.normal_(parameter, std=0.02)
     model = model.to(torch.bfloat16)
     model.save_pretrained(folder)
-    torch.save(blinkdl_state_dict(model), folder / CHECKPOINT)
+    RWKVWorldTokenizer().save_pretrained(folder)
+    convert_to_blinkdl(folder, folder / CHECKPOINT)
     head, layers = model.lm_head.weight.numel(), sum(p.numel() for p in model.model.layers.parameters())
     state = config.num_hidden_layers * config.hidden_size * config.head_dim
     return {"parameters": model.num_parameters(), "head": head, "in_layers": layers, "state_entries": state}

@@ -13,8 +13,9 @@ from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, dis
 
 _EPILOG = f"""\
 examples:
-  {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
   {PROGRAM} info examples/tiny_world/checkpoint
+  {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
+  {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
 """
 
 
