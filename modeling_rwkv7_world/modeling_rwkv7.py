@@ -14,6 +14,7 @@
 """RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -297,6 +298,20 @@ def init_lm_head(lm_head: nn.Linear) -> None:
     init.orthogonal_(lm_head.weight, gain=0.5 * math.sqrt(max(vocab_size / hidden_size, 1)))
 
 
+class RWKV7StateEncoding(NamedTuple):
+    """What [`RWKV7Model.encode_state`] returns, one row for each text.
+
+    Attributes:
+        time_mix: (batch, layers, hidden), the last token as the time mix of each layer saw it.
+        recurrent: (batch, layers, heads, value, key), float32.
+        channel_mix: (batch, layers, hidden), the last token as the channel mix of each layer saw it.
+    """
+
+    time_mix: torch.Tensor
+    recurrent: torch.Tensor
+    channel_mix: torch.Tensor
+
+
 @auto_docstring
 class RWKV7PreTrainedModel(PreTrainedModel):
     config: RWKV7Config
@@ -383,6 +398,35 @@ class RWKV7Model(RWKV7PreTrainedModel):
         if past_key_values is not None:
             past_key_values.seen_tokens += inputs_embeds.shape[1]
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+
+    def encode_state(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+    ) -> RWKV7StateEncoding:
+        """The state after a text, as features of it: for search, clustering, or a linear classifier.
+
+        The vectors differ in kind and scale, so they are not to be averaged; bring every number to mean 0 and
+        deviation 1 over varied texts first, which [`StateStatistics`] does (RWKV-LM's advice on state as embedding).
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Token ids, or else `inputs_embeds`.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                0 for padding, which does not touch the state.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
+                Embeddings in place of ids.
+        """
+        cache = RWKV7Cache(self.config)
+        self(input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, past_key_values=cache)
+        layers = range(self.config.num_hidden_layers)
+
+        def last_tokens(state_idx: int) -> torch.Tensor:
+            return torch.stack([cache.get_conv_state(layer, state_idx).squeeze(-1) for layer in layers], dim=1)
+
+        recurrent = torch.stack([cache.get_recurrent_state(layer) for layer in layers], dim=1)
+        return RWKV7StateEncoding(last_tokens(TIME_MIX), recurrent, last_tokens(CHANNEL_MIX))
 
 
 def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:

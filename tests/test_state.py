@@ -143,7 +143,9 @@ class TestBatches:
     def test_rows_can_be_picked_and_stacked_again(self, model):
         state = read(model, random_ids(3, 5))
         assert state.batch_size == 3
-        assert_same_state(select_rows(state, 2), read(model, random_ids(3, 5)[2:]))
+        picked = cache_tensors(select_rows(state, 2))
+        for name, tensor in cache_tensors(state, slice(2, 3)).items():
+            assert torch.equal(picked[name], tensor), name
         rows = [select_rows(state, row) for row in range(3)]
         assert_same_state(stack_states(rows), state)
         assert_same_state(select_rows(state, [2, 0]), stack_states([rows[2], rows[0]]))

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder that we save becomes, by llama.cpp's own converter, a GGUF file that goes on with the same tokens.
 
-It takes `pip install llama-cpp-python` (a build of minutes) and the sources it was built from, which hold the converter:
+It takes `pip install llama-cpp-python` (a build of minutes) and the sources it was built from, for the converter:
 `LLAMA_CPP_SOURCE=.../vendor/llama.cpp pytest tests/conversion/test_llama_cpp.py`.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.text_models import randomize
 
+from helpers.text_models import randomize
 from rwkv7_world import RWKV7Config, RWKV7ForCausalLM, RWKVWorldTokenizer
 from rwkv7_world.benchmarks.contenders import GGUF, write_gguf
 
