@@ -28,10 +28,14 @@ def is_plain_module(module: nn.Module, kind: type[nn.Module]) -> bool:
     A subclass, a module with hooks on its forward pass, in training, compiled, or with a `forward` of its own, as
     accelerate gives it, is not plain.
     """
+    return not module.training and is_unwatched(module, kind)
+
+
+def is_unwatched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling `module` does what `kind.forward` does and nothing else."""
     state = module.__dict__
     return (
         type(module) is kind
-        and not state["training"]
         and not state["_forward_hooks"]
         and not state["_forward_pre_hooks"]
         and "forward" not in state

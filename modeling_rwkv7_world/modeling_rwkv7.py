@@ -14,6 +14,7 @@
 """RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format."""
 
 import math
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -31,8 +32,9 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
-from ..kernels import fused_triton
+from ..kernels import fused_cpu, fused_triton
 from ..kernels.linear_cpu import linear
+from ..kernels.plain_inference import is_unwatched
 from ..kernels.wkv7 import wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .decode_step import decode_token
@@ -75,12 +77,24 @@ def shift_tokens(
     return previous
 
 
+def fused_operators(
+    hidden_states: torch.Tensor, head_dim: int, parameters: tuple[torch.Tensor, ...]
+) -> ModuleType | None:
+    """The kernels that stand in for the plain PyTorch of a layer here, or `None`."""
+    if fused_triton.is_fused(hidden_states, head_dim):
+        return fused_triton
+    return fused_cpu if fused_cpu.is_fused(hidden_states, *parameters) else None
+
+
 def mix_tokens(
-    hidden_states: torch.Tensor, previous: torch.Tensor, mixes: tuple[torch.Tensor, ...], fused: bool
+    hidden_states: torch.Tensor,
+    previous: torch.Tensor,
+    mixes: tuple[torch.Tensor, ...],
+    fused: ModuleType | None,
 ) -> tuple[torch.Tensor, ...]:
     """For each of the mixes every token with that much of the previous one, (batch, time, hidden)."""
     if fused:
-        return fused_triton.mix_tokens(hidden_states, previous, *mixes)
+        return fused.mix_tokens(hidden_states, previous, *mixes)
     delta = previous - hidden_states
     return tuple(torch.addcmul(hidden_states, delta, mix) for mix in mixes)
 
@@ -128,9 +142,9 @@ class RWKV7Attention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape."""
         state = None if past_key_values is None else past_key_values.get_recurrent_state(self.layer_idx)
-        fused = fused_triton.is_fused(hidden_states, self.head_dim)
-        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX)
         mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
+        fused = fused_operators(hidden_states, self.head_dim, (*mixes, self.k_k, self.k_a, self.r_k))
+        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX)
         x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(hidden_states, previous, mixes, fused)
         r, k, v = linear(self.r_proj, x_r), linear(self.k_proj, x_k), linear(self.v_proj, x_v)
         w, a, g = self.w_lora(x_w), self.a_lora(x_a).sigmoid(), self.g_lora(x_g)
@@ -149,19 +163,19 @@ class RWKV7Attention(nn.Module):
 
         return linear(self.o_proj, self._gated_output(y, r, k, v, g, fused)), v_first
 
-    def _prepare_keys(self, k, a, fused: bool):
+    def _prepare_keys(self, k, a, fused: ModuleType | None):
         """The key that writes, the direction it removes and what it puts there instead, all (B, T, H, N)."""
         if fused:
-            keys = fused_triton.prepare_keys(k, a, self.k_k, self.k_a, self.head_dim)
+            keys = fused.prepare_keys(k, a, self.k_k, self.k_a, self.head_dim)
             return tuple(self._heads(x) for x in keys)
         kk = F.normalize(self._heads(k * self.k_k), dim=-1)  # from the key before it is scaled
         return self._heads(k * (1 + (a - 1) * self.k_a)), -kk, kk * self._heads(a)
 
-    def _gated_output(self, y, r, k, v, g, fused: bool):
+    def _gated_output(self, y, r, k, v, g, fused: ModuleType | None):
         """Norm of each head, bonus of the current token, and gate, (B, T, C)."""
         norm = self.g_norm
-        if fused:
-            return fused_triton.gated_output(y, r, k, v, g, self.r_k, norm.weight, norm.bias, norm.eps)
+        if fused and is_unwatched(norm, nn.GroupNorm):
+            return fused.gated_output(y, r, k, v, g, self.r_k, norm.weight, norm.bias, norm.eps)
         y = norm(y.flatten(0, 1).flatten(1)).view_as(g)  # GroupNorm over (B * T, C)
         bonus = (r * k * self.r_k).sum(dim=-1, keepdim=True) * v  # (B, T, H, N)
         return (y + bonus.flatten(2)) * g
@@ -205,10 +219,10 @@ class RWKV7FeedForward(nn.Module):
         self, hidden_states: torch.Tensor, layout: TokenLayout, past_key_values: RWKV7Cache | None = None
     ) -> torch.Tensor:
         """(batch, time, hidden) in and out."""
-        fused = fused_triton.is_fused(hidden_states, self.config.head_dim)
+        fused = fused_operators(hidden_states, self.config.head_dim, (self.x_k,))
         previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX)
         key = linear(self.key, *mix_tokens(hidden_states, previous, (self.x_k,), fused))
-        return linear(self.value, fused_triton.squared_relu(key) if fused else torch.relu(key).square())
+        return linear(self.value, fused.squared_relu(key) if fused else torch.relu(key).square())
 
 
 class RWKV7Block(GradientCheckpointingLayer):

@@ -1,0 +1,128 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What surrounds the recurrence in a layer, in inference on a CPU: four functions in C++ instead of many of torch.
+
+They are those of `fused_triton.py` without gradients, and compute in float32 whatever the dtype (`fused_cpu.cpp`,
+built on first use). `modeling_rwkv7.py` holds the same in plain PyTorch.
+"""
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+
+from .linear_cpu import DTYPES, Rows
+from .native_library import NativeLibraryError, load_library
+from .plain_inference import is_plain_inference, is_plain_tensor
+
+
+SOURCE = Path(__file__).with_name("fused_cpu.cpp")
+
+
+def is_fused(*tensors: torch.Tensor) -> bool:
+    """Whether a layer with these hidden states and parameters runs on these functions.
+
+    That takes inference on a CPU, plain tensors of float32, bfloat16 or float16, and a compiler.
+    """
+    if not all(tensor.dtype in DTYPES and is_plain_tensor(tensor) for tensor in tensors):
+        return False
+    return is_plain_inference() and why_not_built() is None
+
+
+def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, *mixes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """`x + (previous - x) * mix` for each of the mixes.
+
+    Args:
+        hidden_states, previous: (batch, time, hidden).
+        mixes: Of `hidden` numbers each, in any shape.
+    """
+    x, previous = hidden_states.contiguous(), previous.contiguous()
+    mixes = [mix.contiguous() for mix in mixes]
+    out = [torch.empty_like(x) for _ in mixes]
+    arrays = [(Rows * len(mixes))(*map(Rows.of, tensors)) for tensors in (mixes, out)]
+    _library().mix_tokens(Rows.of(x), Rows.of(previous), *arrays, len(mixes), *_extent(x))
+    return tuple(out)
+
+
+def prepare_keys(
+    k: torch.Tensor, a: torch.Tensor, k_k: torch.Tensor, k_a: torch.Tensor, head_dim: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The key that writes `k (1 + (a - 1) k_a)`, and `-kk` and `kk a` with `kk` the direction of `k k_k` in each head.
+
+    Args:
+        k, a: (batch, time, hidden).
+        k_k, k_a: (hidden,).
+
+    Returns:
+        Three tensors (batch, time, hidden).
+    """
+    inputs = [x.contiguous() for x in (k, a, k_k, k_a)]
+    out = [torch.empty_like(inputs[0]) for _ in range(3)]
+    _library().prepare_keys(*map(Rows.of, inputs), *map(Rows.of, out), *_extent(inputs[0]), head_dim)
+    return tuple(out)
+
+
+def gated_output(
+    y: torch.Tensor,
+    r: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    r_k: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    """`(group_norm(y) + sum(r k r_k) v) g`, a group and a sum for each head.
+
+    Args:
+        y, r, k, v: (batch, time, heads, head_dim).
+        g: (batch, time, hidden).
+        r_k: (heads, head_dim).
+        weight, bias: (hidden,), of the group norm.
+        eps: Of the group norm.
+
+    Returns:
+        (batch, time, hidden).
+    """
+    inputs = [x.contiguous() for x in (y, r, k, v, g, r_k, weight, bias)]
+    out = torch.empty_like(inputs[4])
+    _library().gated_output(*map(Rows.of, inputs), Rows.of(out), eps, *_extent(out), y.shape[-1])
+    return out
+
+
+def squared_relu(x: torch.Tensor) -> torch.Tensor:
+    """`relu(x)^2`, of any shape."""
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    _library().squared_relu(Rows.of(x), Rows.of(out), x.numel())
+    return out
+
+
+def why_not_built() -> str | None:
+    """Why the C++ library cannot be had, or `None` if it can. Builds it if need be."""
+    library = _library()
+    return library if isinstance(library, str) else None
+
+
+def _extent(x: torch.Tensor) -> tuple[int, int]:
+    """Tokens and hidden size."""
+    return x.numel() // max(x.shape[-1], 1), x.shape[-1]
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    """The C++ library, or why there is none. Tried once in a process."""
+    try:
+        library = load_library("rwkv7_fused_cpu", SOURCE)
+    except NativeLibraryError as error:
+        return str(error)
+    integers, rows = [ctypes.c_int64], [Rows]
+    library.mix_tokens.argtypes = rows * 2 + [ctypes.POINTER(Rows)] * 2 + integers * 3
+    library.prepare_keys.argtypes = rows * 7 + integers * 3
+    library.gated_output.argtypes = rows * 9 + [ctypes.c_float] + integers * 3
+    library.squared_relu.argtypes = rows * 2 + integers
+    for name in ("mix_tokens", "prepare_keys", "gated_output", "squared_relu"):
+        getattr(library, name).restype = None
+    return library
