@@ -22,6 +22,7 @@ from .contenders import CHECKPOINT, CONTENDERS, SHORT_PROMPT, Process, why_missi
 from .measuring import describe, machine, matmul_rate, read_rate, save
 
 
+PREFILLS = 3  # prompts that a contender reads in its turn, after one that is not timed
 SHORT_CONTEXT = 100  # tokens whose state is compared with that of a very long context
 FLOPS_PER_STATE_ENTRY = 9  # of the recurrence, per token
 
@@ -97,14 +98,18 @@ def measure(args: argparse.Namespace, contenders: dict[str, Process]) -> dict:
     overhead = []
     for _ in range(args.rounds + 1):
         for name, process in contenders.items():
-            seconds[name]["prefill"].append(process.call("prefill", tokens)[0])
+            process.call("prefill", tokens)  # what the others left in the caches is none of its business
+            seconds[name]["prefill"] += [process.call("prefill", tokens)[0] for _ in range(PREFILLS)]
             taken, beyond = process.call("decode", tokens[:SHORT_PROMPT], args.new_tokens)
             seconds[name]["decode"].append(taken)
             if name == "ours":
                 overhead.append(beyond)
     counts = {"prefill": args.prompt, "decode": args.new_tokens}
     rates = {
-        name: {phase: counts[phase] / statistics.median(taken[1:]) for phase, taken in phases.items()}
+        name: {
+            phase: counts[phase] / statistics.median(taken[len(taken) // (args.rounds + 1) :])
+            for phase, taken in phases.items()
+        }
         for name, phases in seconds.items()
     }
     ours = contenders["ours"]
