@@ -20,14 +20,15 @@ MATMUL_SIZE = 2048
 
 
 def medians_in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each call, one of each after the other, the first round not counted."""
+    """Median milliseconds of each call, in turns, each after a call that is not timed."""
     times = {name: [] for name in calls}
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         for name, call in calls.items():
+            call()
             start = time.perf_counter()
             call()
             times[name].append((time.perf_counter() - start) * 1e3)
-    return {name: statistics.median(samples[1:]) for name, samples in times.items()}
+    return {name: statistics.median(samples) for name, samples in times.items()}
 
 
 def machine() -> dict[str, object]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from .freed_memory import keep_freed_memory
 from .linear_cpu import DTYPES, Rows
 from .native_library import NativeLibraryError, load_library
 from .plain_inference import is_plain_inference, is_plain_tensor
@@ -118,6 +119,7 @@ def _library() -> ctypes.CDLL | str:
         library = load_library("rwkv7_fused_cpu", SOURCE)
     except NativeLibraryError as error:
         return str(error)
+    keep_freed_memory()  # here, as only inference on a CPU comes by
     integers, rows = [ctypes.c_int64], [Rows]
     library.mix_tokens.argtypes = rows * 2 + [ctypes.POINTER(Rows)] * 2 + integers * 3
     library.prepare_keys.argtypes = rows * 7 + integers * 3
