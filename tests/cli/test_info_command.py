@@ -53,7 +53,7 @@ def test_without_a_model_it_tells_what_runs(capsys):
 
 
 def test_a_missing_library_is_told_with_the_reason(capsys, monkeypatch):
-    monkeypatch.setattr(linear_cpu, "_library", lambda: "no C++ compiler")
+    monkeypatch.setattr(linear_cpu, "library", lambda: "no C++ compiler")
     lines = info(capsys)
     assert lines["linear C++"] == "no C++ compiler"
     assert "C++" not in lines["linear float32"]
