@@ -17,8 +17,6 @@ The large matrices of the language model are quantised: projections, channel mix
 maps and norms keep their dtype, being small or sensitive, and so do the encoders and projectors of a composite.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -28,8 +26,9 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from ..kernels.quantized_linear import QuantizedWeight, check_quantization, quantize, quantized_linear
+from ..kernels.quantized_linear import check_quantization, quantize
 from .modeling_rwkv7 import RWKV7Attention, RWKV7FeedForward
+from .quantized_linear import QuantizedLinear
 
 
 QUANTIZATION_METHOD = "rwkv7_world"
@@ -70,45 +69,6 @@ class RWKVQuantizationConfig(QuantizationConfigMixin):
         """In words, for people."""
         scales = "a scale a row" if self.group_size is None else f"a scale for every {self.group_size} weights"
         return f"{self.bits} bits, {scales}"
-
-
-class QuantizedLinear(nn.Linear):
-    """A linear layer without bias whose weight has few bits; gradients reach its input, as adapters need.
-
-    It is an `nn.Linear` to who looks for such layers, as PEFT does.
-
-    Args:
-        in_features: Of the input.
-        out_features: Of the output.
-        bits: 8 or 4.
-        group_size: Weights of a row that share a scale; `None` for whole rows.
-    """
-
-    def __init__(self, in_features: int, out_features: int, bits: int, group_size: int | None):
-        nn.Module.__init__(self)
-        empty = QuantizedWeight.empty(out_features, in_features, bits, group_size)
-        self.in_features, self.out_features, self.group_size = in_features, out_features, empty.group_size
-        self.register_buffer("weight", empty.data)
-        self.register_buffer("scales", empty.scales)
-        self.register_parameter("bias", None)
-
-    @property
-    def quantized_weight(self) -> QuantizedWeight:
-        return QuantizedWeight(self.weight, self.scales, self.in_features, self.group_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(..., in_features) -> (..., out_features), of the dtype of the input."""
-        return quantized_linear(hidden_states, self.quantized_weight)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, bits={self.quantized_weight.bits}, group_size={self.group_size}"
-
-    def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
-        # `model.to(dtype)` is for what computes, and would round the scales; whole numbers only change the device
-        def without_rounding(tensor: torch.Tensor) -> torch.Tensor:
-            return fn(tensor.view(torch.int16)).view(tensor.dtype) if tensor is self.scales else fn(tensor)
-
-        return super()._apply(without_rounding, recurse)
 
 
 class Quantize(ConversionOps):
@@ -180,4 +140,4 @@ def large_layers(model: PreTrainedModel) -> list[str]:
     ]
 
 
-__all__ = ["QuantizedLinear", "RWKVQuantizationConfig", "RWKVQuantizer"]
+__all__ = ["RWKVQuantizationConfig", "RWKVQuantizer"]

@@ -20,7 +20,7 @@ from rwkv7_world import (
 )
 from rwkv7_world.kernels import decode_cpu, linear_cpu
 from rwkv7_world.kernels.quantized_linear import dequantize
-from rwkv7_world.modeling_rwkv7_world.quantization import QuantizedLinear
+from rwkv7_world.modeling_rwkv7_world.quantized_linear import QuantizedLinear
 
 
 LARGE = {"r_proj", "k_proj", "v_proj", "o_proj", "key", "value"}
