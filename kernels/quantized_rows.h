@@ -67,51 +67,61 @@ struct Int4 {
   }
 };
 
-// R rows with M vectors. A vector of x is loaded once for all rows, and so many sums at a time hide the time that each
-// addition takes.
-template <class B, int R, int M>
-__attribute__((noinline)) void multiply_tile(const Quantized& weight, int64_t row, int64_t blocks, const float* x,
-                                             int64_t x_stride, float* y, int64_t y_stride) {
-  const int64_t group = weight.group / kBlock, groups = (blocks + group - 1) / group;
-  const uint8_t* w = weight.data + row * blocks * B::kBytes;
-  const uint16_t* scales = weight.scales + row * groups;
-  Lanes totals[R][M] = {};
-  for (int64_t g = 0, i = 0; g < groups; g++) {
-    Lanes even[R][M] = {}, odd[R][M] = {};
-    for (const int64_t end = std::min(i + group, blocks); i < end; i++) {
-      for (int r = 0; r < R; r++) {
-        Lanes first, second;
-        B::load(w + (r * blocks + i) * B::kBytes, first, second);
-        for (int m = 0; m < M; m++) even[r][m] += first * load_lanes(x + m * x_stride + i * kBlock);
-        for (int m = 0; m < M; m++) odd[r][m] += second * load_lanes(x + m * x_stride + i * kBlock + kLanes);
-      }
-    }
-    for (int r = 0; r < R; r++)
-      for (int m = 0; m < M; m++) totals[r][m] += from_bfloat16(scales[r * groups + g]) * (even[r][m] + odd[r][m]);
+// Some blocks of a row with M vectors, times their scale, are added to `totals`.
+template <class B, int M>
+inline __attribute__((always_inline)) void add_group(const uint8_t* w, uint16_t scale, int64_t blocks, const float* x,
+                                                     int64_t x_stride, Lanes (&totals)[M]) {
+  Lanes even[M] = {}, odd[M] = {};
+  for (int64_t i = 0; i < blocks; i++) {
+    Lanes first, second;
+    B::load(w + i * B::kBytes, first, second);
+    for (int m = 0; m < M; m++) even[m] += first * load_lanes(x + m * x_stride + i * kBlock);
+    for (int m = 0; m < M; m++) odd[m] += second * load_lanes(x + m * x_stride + i * kBlock + kLanes);
   }
-  for (int r = 0; r < R; r++)
-    for (int m = 0; m < M; m++) y[m * y_stride + r] = sum(totals[r][m]);
+  for (int m = 0; m < M; m++) totals[m] += from_bfloat16(scale) * (even[m] + odd[m]);
 }
 
-template <class B, int M>
-void multiply_tiles(const Quantized& weight, int64_t begin, int64_t rows, int64_t blocks, const float* x,
-                    int64_t x_stride, float* y, int64_t y_stride) {
-  constexpr int kRows = kVectors / M;
-  int64_t i = 0;
-  for (; i + kRows <= rows; i += kRows)
-    multiply_tile<B, kRows, M>(weight, begin + i, blocks, x, x_stride, y + i, y_stride);
-  for (; i < rows; i++) multiply_tile<B, 1, M>(weight, begin + i, blocks, x, x_stride, y + i, y_stride);
+// Rows with M vectors. Groups of so few blocks that their number has to be known here to be quick are `G` blocks, others
+// are told by G = 0; they are added to two sums in turn, as one would make each addition wait for the last.
+template <class B, int M, int G>
+__attribute__((noinline)) void multiply_quantized_rows(const Quantized& weight, int64_t begin, int64_t rows,
+                                                       int64_t blocks, const float* x, int64_t x_stride, float* y,
+                                                       int64_t y_stride) {
+  const int64_t group = G ? G : weight.group / kBlock, groups = (blocks + group - 1) / group;
+  for (int64_t i = 0; i < rows; i++) {
+    const uint8_t* w = weight.data + (begin + i) * blocks * B::kBytes;
+    const uint16_t* scales = weight.scales + (begin + i) * groups;
+    Lanes even[M] = {}, odd[M] = {};
+    int64_t g = 0, at = 0;  // at: the first block of the group
+    for (; at + 2 * group <= blocks; g += 2, at += 2 * group) {
+      add_group<B, M>(w + at * B::kBytes, scales[g], group, x + at * kBlock, x_stride, even);
+      const int64_t next = at + group;
+      add_group<B, M>(w + next * B::kBytes, scales[g + 1], group, x + next * kBlock, x_stride, odd);
+    }
+    for (; at < blocks; g++, at += group)
+      add_group<B, M>(w + at * B::kBytes, scales[g], std::min(group, blocks - at), x + at * kBlock, x_stride, even);
+    for (int m = 0; m < M; m++) y[m * y_stride + i] = sum(even[m] + odd[m]);
+  }
+}
+
+template <class B, int G>
+void multiply_groups(const Quantized& weight, int64_t begin, int64_t rows, int64_t columns, const Vectors<Float32>& x,
+                     int64_t count, float* y, int64_t y_stride) {
+  const int64_t blocks = (columns + kBlock - 1) / kBlock;
+  int64_t m = 0;
+  for (; m + kVectors <= count; m += kVectors)
+    multiply_quantized_rows<B, kVectors, G>(weight, begin, rows, blocks, x.at(m), x.stride, y + m * y_stride, y_stride);
+  for (; m < count; m++)
+    multiply_quantized_rows<B, 1, G>(weight, begin, rows, blocks, x.at(m), x.stride, y + m * y_stride, y_stride);
 }
 
 template <class B>
 void multiply_blocks(const Quantized& weight, int64_t begin, int64_t rows, int64_t columns, const Vectors<Float32>& x,
                      int64_t count, float* y, int64_t y_stride) {
-  const int64_t blocks = (columns + kBlock - 1) / kBlock;
-  int64_t m = 0;
-  for (; m + kVectors <= count; m += kVectors)
-    multiply_tiles<B, kVectors>(weight, begin, rows, blocks, x.at(m), x.stride, y + m * y_stride, y_stride);
-  for (; m < count; m++)
-    multiply_tiles<B, 1>(weight, begin, rows, blocks, x.at(m), x.stride, y + m * y_stride, y_stride);
+  const auto run = weight.group == kBlock       ? multiply_groups<B, 1>
+                   : weight.group == 2 * kBlock ? multiply_groups<B, 2>
+                                                : multiply_groups<B, 0>;
+  run(weight, begin, rows, columns, x, count, y, y_stride);
 }
 
 // y (count, rows at y_stride) = rows of W from `begin` on, times x, for all vectors; as `multiply` of few_rows.h.
