@@ -19,6 +19,7 @@ from .modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from .modeling_rwkv7_world.logits_process_rwkv7 import RWKVPenaltyLogitsProcessor, TopALogitsProcessor
 from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM, RWKV7ForSequenceClassification, RWKV7Model
 from .modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration, RWKVWorldModel
+from .modeling_rwkv7_world.quantization import RWKVQuantizationConfig, RWKVQuantizer
 from .processing.processing_rwkv_world import RWKVWorldProcessor
 from .processing.tokenization_rwkv_world import RWKVWorldTokenizer
 
@@ -44,6 +45,8 @@ __all__ = [
     "RWKV7ForSequenceClassification",
     "RWKV7Model",
     "RWKVPenaltyLogitsProcessor",
+    "RWKVQuantizationConfig",
+    "RWKVQuantizer",
     "RWKVWorldConfig",
     "RWKVWorldForConditionalGeneration",
     "RWKVWorldModel",

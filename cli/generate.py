@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from .console import PROGRAM, number, quiet_libraries
 from .inputs import check_audio, check_image
-from .loading import DTYPES, is_composite, load_config, load_model, load_processor, pick_device
+from .loading import (
+    DTYPES,
+    QUANTIZED_BITS,
+    is_composite,
+    load_config,
+    load_model,
+    load_processor,
+    pick_device,
+)
 
 
 if TYPE_CHECKING:
@@ -65,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
         _check_encoders(config, args)
         processor = load_processor(config)
         inputs = _encode(processor, args) if is_composite(config) else _encode_text(processor, args)
-        model = load_model(config, args.dtype, device)
+        model = load_model(config, args.dtype, device, args.quantize)
         _answer(model, processor, inputs, args)
 
 
@@ -95,6 +103,9 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
 def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it runs")
     group.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights (default: as saved)")
+    group.add_argument(
+        "--quantize", choices=QUANTIZED_BITS, help="weights of so many bits: less memory, and on a CPU less time"
+    )
     group.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     group.add_argument("--backend", metavar="NAME", help="of the recurrence (default: $RWKV7_BACKEND, else chosen)")
     group.add_argument("--no-stream", action="store_true", help="print the answer only when it is complete")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import PROGRAM, quiet_libraries
-from .loading import is_composite, load_config
+from .loading import describe_quantization, is_composite, load_config
 
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def _describe_model(model: str) -> list[tuple[str, str]]:
         ("parameters", f"{parameters:,}"),
         ("saved as", "unknown dtype" if dtype is None else str(dtype).removeprefix("torch.")),
     ]
+    if quantization := describe_quantization(config):
+        lines.append(("quantised", quantization))
     if Path(model).expanduser().is_dir():
         size = sum(path.stat().st_size for path in Path(model).expanduser().glob("*.safetensors"))
         lines.append(("weight files", f"{size:,} bytes"))

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+    from ..modeling_rwkv7_world.quantization import RWKVQuantizationConfig
+
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZED_BITS = {"int8": 8, "int4": 4}
 MAX_WEIGHTS_NAMED = 3
 
 
@@ -57,28 +60,43 @@ def load_processor(config: "PreTrainedConfig") -> "ProcessorMixin | PreTrainedTo
     return auto_class.from_pretrained(config.name_or_path, trust_remote_code=False)
 
 
-def load_model(config: "PreTrainedConfig", dtype: str, device: "torch.device") -> "PreTrainedModel":
+def load_model(
+    config: "PreTrainedConfig", dtype: str, device: "torch.device", quantize: str | None = None
+) -> "PreTrainedModel":
     """The model on `device`, ready to generate.
 
     Args:
         config: From [`load_config`].
         dtype: One of `DTYPES`; `auto` is what the weights were saved in.
         device: Where to put it.
+        quantize: A key of `QUANTIZED_BITS`, or `None` to leave the weights as they are saved.
 
     Raises:
-        ValueError: If weights are missing, which transformers would replace by random ones.
+        ValueError: If weights are missing, which transformers would replace by random ones, or the model cannot be
+            quantised.
     """
     from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
 
     auto_class = AutoModelForMultimodalLM if is_composite(config) else AutoModelForCausalLM
+    quantized = _quantization(config, quantize) if quantize else {}
     model, report = auto_class.from_pretrained(
-        config.name_or_path, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        config.name_or_path, dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
     )
     missing = sorted(report["missing_keys"])
     if missing:
         named = ", ".join(missing[:MAX_WEIGHTS_NAMED]) + (" ..." if len(missing) > MAX_WEIGHTS_NAMED else "")
         raise ValueError(f"{config.name_or_path}: weights are missing, {len(missing)} in all: {named}")
     return model.to(device).eval()
+
+
+def describe_quantization(config: "PreTrainedConfig") -> str | None:
+    """How the weights of a saved model are quantised, in words; `None` if they are not."""
+    from ..modeling_rwkv7_world.quantization import QUANTIZATION_METHOD, RWKVQuantizationConfig
+
+    saved = getattr(config, "quantization_config", None)
+    if saved is None or saved["quant_method"] != QUANTIZATION_METHOD:
+        return saved and saved["quant_method"]
+    return RWKVQuantizationConfig.from_dict(saved).describe()
 
 
 def pick_device(name: str | None) -> "torch.device":
@@ -95,6 +113,14 @@ def pick_device(name: str | None) -> "torch.device":
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name} cannot be used here ({first_line(error)})") from error
     return device
+
+
+def _quantization(config: "PreTrainedConfig", name: str) -> "dict[str, RWKVQuantizationConfig]":
+    from ..modeling_rwkv7_world.quantization import RWKVQuantizationConfig
+
+    if already := describe_quantization(config):
+        raise ValueError(f"{config.name_or_path}: is saved quantised ({already}), and cannot be once more")
+    return {"quantization_config": RWKVQuantizationConfig(QUANTIZED_BITS[name])}
 
 
 def _can_only_be_folder(model: str) -> bool:

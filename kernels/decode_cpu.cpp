@@ -10,7 +10,7 @@
 #include <cmath>
 #include <initializer_list>
 
-#include "few_rows.h"
+#include "quantized_rows.h"
 
 namespace {
 
@@ -19,7 +19,8 @@ constexpr float kSmallestNorm = 1e-12f;  // torch.nn.functional.normalize
 
 extern "C" {
 
-// All weights are contiguous and of the model's dtype, matrices as (out, in); what a layer lacks is null.
+// All weights are contiguous and of the model's dtype, matrices as (out, in); what a layer lacks is null. A large matrix
+// may be quantised; with 0 bits it is of the model's dtype as well.
 
 struct Norm {
   void *weight, *bias;  // (hidden,)
@@ -32,15 +33,16 @@ struct LowRank {
 
 struct Layer {
   void *x_r, *x_w, *x_k, *x_v, *x_a, *x_g, *k_k, *k_a, *r_k;
-  void *receptance, *key, *value, *output;
+  Quantized receptance, key, value, output;
   LowRank w, a, v, g;  // `v` is missing in layer 0
   Norm attn_norm, head_norm, ffn_norm;
-  void *ffn_x_k, *ffn_key, *ffn_value;
+  void* ffn_x_k;
+  Quantized ffn_key, ffn_value;
 };
 
 struct Model {
   const Layer* layers;
-  int64_t num_layers, dtype, hidden, head_dim, intermediate;
+  int64_t num_layers, dtype, quantized, hidden, head_dim, intermediate;  // quantized: whether any matrix is
   float norm_eps, head_norm_eps, log_decay_scale;
 };
 
@@ -57,12 +59,39 @@ inline float tanh_float(float x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
 
 using Floats = std::vector<float>;
 
+// Vectors for matrices of the model's dtype and, where there are such, for quantised ones.
+template <class D>
+struct Inputs {
+  Inputs(const Model& m, int64_t batch, int64_t size)
+      : quantized(m.quantized), own(batch, size), exact(quantized ? batch : 0, size) {}
+
+  void set(int64_t row, const float* x, int64_t size) {
+    own.set(row, x, size);
+    if (quantized) exact.set(row, x, size);
+  }
+
+  const bool quantized;
+  Vectors<D> own;
+  Vectors<Float32> exact;
+};
+
+inline Quantized own_dtype(const void* matrix) { return {static_cast<const uint8_t*>(matrix), nullptr, 0, 0}; }
+
 template <class D>
 struct Product {
-  const void* weight;
+  Quantized weight;
   int64_t rows, columns;
-  const Vectors<D>& x;
+  const Inputs<D>& x;
   Floats& y;  // (batch, rows)
+
+  void run(int64_t begin, int64_t count, int64_t batch) const {
+    if (weight.bits) {
+      multiply_quantized(weight, begin, count, columns, x.exact, batch, y.data() + begin, rows);
+    } else {
+      const auto* w = reinterpret_cast<const typename D::Weight*>(weight.data);
+      multiply<D>(w + begin * columns, count, columns, x.own, batch, y.data() + begin, rows);
+    }
+  }
 };
 
 // Products of all vectors of the batch, side by side over the threads.
@@ -78,10 +107,9 @@ void run(std::initializer_list<Product<D>> products, int64_t batch) {
     int64_t before = 0;  // tasks of the products so far
     for (const Product<D>& p : products) {
       const int64_t count = (p.rows + kRowsPerTask - 1) / kRowsPerTask;
-      const auto* weight = static_cast<const typename D::Weight*>(p.weight);
       for (int64_t task = std::max(first, before); task < std::min(last, before + count); task++) {
-        const int64_t begin = (task - before) * kRowsPerTask, rows = std::min(kRowsPerTask, p.rows - begin);
-        multiply<D>(weight + begin * p.columns, rows, p.columns, p.x, batch, p.y.data() + begin, p.rows);
+        const int64_t begin = (task - before) * kRowsPerTask;
+        p.run(begin, std::min(kRowsPerTask, p.rows - begin), batch);
       }
       before += count;
     }
@@ -117,8 +145,9 @@ class Step {
       : m(model), batch(batch), heads(m.hidden / m.head_dim), x(batch * m.hidden), v_first(batch * m.hidden),
         r(batch * m.hidden), k(batch * m.hidden), v(batch * m.hidden), update(batch * m.hidden),
         wide(batch * m.intermediate), normed(m.hidden), delta(m.hidden), weight(m.hidden), bias(m.hidden),
-        mixed_r(batch, m.hidden), mixed_w(batch, m.hidden), mixed_k(batch, m.hidden), mixed_v(batch, m.hidden),
-        mixed_a(batch, m.hidden), mixed_g(batch, m.hidden), gated(batch, m.hidden), squares(batch, m.intermediate) {}
+        mixed_r(m, batch, m.hidden), mixed_w(m, batch, m.hidden), mixed_k(m, batch, m.hidden),
+        mixed_v(m, batch, m.hidden), mixed_a(m, batch, m.hidden), mixed_g(m, batch, m.hidden),
+        gated(m, batch, m.hidden), squares(m, batch, m.intermediate) {}
 
   void run_all(void* hidden_states, const State* states) {
     load(hidden_states, 0, batch * m.hidden, x.data());
@@ -144,7 +173,7 @@ class Step {
     store_row(Rows{state, m.dtype}, row * C, C, normed.data());
   }
 
-  void mix(int64_t row, void* share, Vectors<D>& out) {
+  void mix(int64_t row, void* share, Inputs<D>& out) {
     load(share, 0, m.hidden, weight.data());
     for (int64_t i = 0; i < m.hidden; i++) weight[i] = normed[i] + delta[i] * weight[i];
     out.set(row, weight.data(), m.hidden);
@@ -167,10 +196,10 @@ class Step {
     run<D>({{layer.receptance, C, C, mixed_r, r},
             {layer.key, C, C, mixed_k, k},
             {layer.value, C, C, mixed_v, v},
-            {layer.w.down, layer.w.rank, C, mixed_w, w_inner},
-            {layer.a.down, layer.a.rank, C, mixed_a, a_inner},
-            {layer.v.down, v_rank, C, mixed_v, v_inner},
-            {layer.g.down, layer.g.rank, C, mixed_g, g_inner}},
+            {own_dtype(layer.w.down), layer.w.rank, C, mixed_w, w_inner},
+            {own_dtype(layer.a.down), layer.a.rank, C, mixed_a, a_inner},
+            {own_dtype(layer.v.down), v_rank, C, mixed_v, v_inner},
+            {own_dtype(layer.g.down), layer.g.rank, C, mixed_g, g_inner}},
            batch);
     for (float& value : w_inner) value = tanh_float(value);
     for (float& value : g_inner) value = sigmoid(value);
@@ -261,7 +290,7 @@ class Step {
   const int64_t batch, heads;
   Floats x, v_first, r, k, v, update, wide;     // (batch, hidden or intermediate)
   Floats normed, delta, weight, bias;           // (hidden,)
-  Vectors<D> mixed_r, mixed_w, mixed_k, mixed_v, mixed_a, mixed_g, gated, squares;
+  Inputs<D> mixed_r, mixed_w, mixed_k, mixed_v, mixed_a, mixed_g, gated, squares;
 };
 
 }  // namespace

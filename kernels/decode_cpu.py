@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from .linear_cpu import Quantized
 from .native_library import NativeLibraryError, load_library
 
 
@@ -31,14 +32,15 @@ class LowRank(ctypes.Structure):
 
 
 class Layer(ctypes.Structure):
-    """The weights of a layer."""
+    """The weights of a layer. Of a matrix of the model's dtype only the address is given."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "k_k", "k_a", "r_k")),
-        *((name, ctypes.c_void_p) for name in ("receptance", "key", "value", "output")),
+        *((name, Quantized) for name in ("receptance", "key", "value", "output")),
         *((name, LowRank) for name in "wavg"),
         *((name, Norm) for name in ("attn_norm", "head_norm", "ffn_norm")),
-        *((name, ctypes.c_void_p) for name in ("ffn_x_k", "ffn_key", "ffn_value")),
+        ("ffn_x_k", ctypes.c_void_p),
+        *((name, Quantized) for name in ("ffn_key", "ffn_value")),
     ]
 
 
@@ -47,7 +49,10 @@ class Model(ctypes.Structure):
 
     _fields_ = [
         ("layers", ctypes.POINTER(Layer)),
-        *((name, ctypes.c_int64) for name in ("num_layers", "dtype", "hidden", "head_dim", "intermediate")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("num_layers", "dtype", "quantized", "hidden", "head_dim", "intermediate")
+        ),
         *((name, ctypes.c_float) for name in ("norm_eps", "head_norm_eps", "log_decay_scale")),
     ]
 
@@ -56,7 +61,7 @@ def decode_token(model: Model, hidden_states: torch.Tensor, states: list[tuple[t
     """Takes one token of every row of a batch through all layers.
 
     Args:
-        model: The weights, all of one dtype.
+        model: The weights, of one dtype but for quantised matrices.
         hidden_states: (batch, 1, hidden) of that dtype, contiguous; overwritten by the output of the last layer.
         states: For every layer its last token before the time mix and before the channel mix, (batch, hidden) of that
             dtype, and its recurrent state (batch, heads, value, key), float32; all contiguous and overwritten.

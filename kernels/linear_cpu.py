@@ -41,6 +41,17 @@ class Rows(ctypes.Structure):
         return cls(None, 0) if x is None else cls(x.data_ptr(), DTYPES[x.dtype])
 
 
+class Quantized(ctypes.Structure):
+    """A quantised weight as the C++ files know it; `quantized_linear.py` fills it."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("bits", ctypes.c_int64),
+        ("group", ctypes.c_int64),
+    ]
+
+
 def linear(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """What `module(x)` returns, by the quickest way.
 
@@ -60,6 +71,11 @@ def linear(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return module(x) if way == ORDINARY else _WAYS[way](x, weight, bias)
 
 
+def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`x` (..., in_features), not empty, times the transposed weight by the quickest way; for plain inference."""
+    return _WAYS[way_of_linear(x.dtype, x.numel() // x.shape[-1])](x, weight, None)
+
+
 def way_of_linear(dtype: torch.dtype, rows: int) -> str:
     """Which way a plain layer of this dtype takes for so many rows of x, in inference on this CPU."""
     if dtype not in DTYPES:
@@ -75,20 +91,23 @@ def way_of_linear(dtype: torch.dtype, rows: int) -> str:
 
 def why_not_built() -> str | None:
     """Why the C++ library cannot be had, or `None` if it can. Builds it if need be."""
-    library = _library()
-    return library if isinstance(library, str) else None
+    found = library()
+    return found if isinstance(found, str) else None
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | str:
+def library() -> ctypes.CDLL | str:
     """The C++ library, or why there is none. Tried once in a process."""
     try:
-        library = load_library("rwkv7_linear_cpu", SOURCE)
+        loaded = load_library("rwkv7_linear_cpu", SOURCE)
     except NativeLibraryError as error:
         return str(error)
-    library.linear_few_rows.argtypes = [Rows] * 4 + [ctypes.c_int64] * 3
-    library.linear_few_rows.restype = None
-    return library
+    loaded.linear_few_rows.argtypes = [Rows] * 4 + [ctypes.c_int64] * 3
+    loaded.quantized_few_rows.argtypes = [Quantized] + [Rows] * 2 + [ctypes.c_int64] * 3
+    loaded.dequantize_rows.argtypes = [Quantized, Rows] + [ctypes.c_int64] * 3
+    for function in (loaded.linear_few_rows, loaded.quantized_few_rows, loaded.dequantize_rows):
+        function.restype = None
+    return loaded
 
 
 @functools.cache
@@ -117,7 +136,7 @@ def _few_rows(x, weight, bias):
     columns, rows = x.shape[-1], weight.shape[0]
     y = torch.empty(*x.shape[:-1], rows, dtype=x.dtype)
     tensors = [Rows.of(t) for t in (weight, bias, x, y)]
-    _library().linear_few_rows(*tensors, x.numel() // columns, rows, columns)
+    library().linear_few_rows(*tensors, x.numel() // columns, rows, columns)
     return y
 
 
@@ -130,4 +149,4 @@ def _in_float32(x, weight, bias):
     return multiply(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
-_WAYS = {FEW_ROWS: _few_rows, ONEDNN: _onednn, IN_FLOAT32: _in_float32}
+_WAYS = {FEW_ROWS: _few_rows, ONEDNN: _onednn, IN_FLOAT32: _in_float32, ORDINARY: F.linear}

@@ -27,9 +27,11 @@ import torch
 from torch import nn
 
 from ..kernels import decode_cpu
-from ..kernels.linear_cpu import DTYPES, MAX_FEW_ROWS
+from ..kernels.linear_cpu import DTYPES, MAX_FEW_ROWS, Quantized
 from ..kernels.plain_inference import is_plain_inference, is_plain_module, is_plain_tensor
+from ..kernels.quantized_linear import in_cpp, is_plain_weight
 from .cache_rwkv7 import RWKV7Cache
+from .quantized_linear import QuantizedLinear
 from .token_layout import TokenLayout
 
 
@@ -113,6 +115,7 @@ class _Plan:
         self.child_dicts = [state["_modules"] for state in self.module_dicts if state["_modules"]]
         self.children = _values(self.child_dicts)
         self.parameter_dicts = [state["_parameters"] for state in self.module_dicts if state["_parameters"]]
+        self.parameter_dicts += [state["_buffers"] for state in self.module_dicts if state["_buffers"]]  # quantised
         self.parameters = _values(self.parameter_dicts)
         self.tensors = [p for p in self.parameters if p is not None]
         self.dtype = self.tensors[0].dtype
@@ -173,13 +176,13 @@ def _parts(block: nn.Module, index: int) -> Iterator[tuple[nn.Module, type[nn.Mo
     yield block.attn_norm, nn.LayerNorm
     yield block.ffn_norm, nn.LayerNorm
     yield block.ffn, RWKV7FeedForward
-    yield block.ffn.key, nn.Linear
-    yield block.ffn.value, nn.Linear
+    for name in ("key", "value"):
+        yield _matrix(block.ffn, name)
     attn = block.attn
     yield attn, RWKV7Attention
     yield attn.g_norm, nn.GroupNorm
     for name in ("r_proj", "k_proj", "v_proj", "o_proj"):
-        yield getattr(attn, name), nn.Linear
+        yield _matrix(attn, name)
     for name, activation in _LOW_RANKS.items():
         if name == "v_lora" and index == 0:
             continue
@@ -187,6 +190,11 @@ def _parts(block: nn.Module, index: int) -> Iterator[tuple[nn.Module, type[nn.Mo
         yield low_rank, RWKV7LowRank
         yield low_rank.lora, nn.ModuleList
         yield from zip(low_rank.lora, (nn.Linear, activation, nn.Linear), strict=True)
+
+
+def _matrix(parent: nn.Module, name: str) -> tuple[nn.Module, type[nn.Module]]:
+    module = getattr(parent, name)
+    return module, QuantizedLinear if type(module) is QuantizedLinear else nn.Linear
 
 
 def _model(layers: nn.ModuleList, dtype: torch.dtype) -> decode_cpu.Model:
@@ -202,6 +210,7 @@ def _model(layers: nn.ModuleList, dtype: torch.dtype) -> decode_cpu.Model:
         ctypes.cast(array, ctypes.POINTER(decode_cpu.Layer)),
         len(layers),
         DTYPES[dtype],
+        reader.quantized,
         hidden,
         head_dim,
         reader.intermediate,
@@ -217,6 +226,7 @@ class _Reader:
     def __init__(self, dtype, hidden: int, head_dim: int, intermediate: int, norm_eps: float, head_norm_eps: float):
         self.dtype, self.hidden, self.head_dim, self.intermediate = dtype, hidden, head_dim, intermediate
         self.norm_eps, self.head_norm_eps = norm_eps, head_norm_eps
+        self.quantized = False  # whether any matrix was
 
     def layer(self, block: nn.Module, index: int) -> decode_cpu.Layer:
         attn, ffn, hidden = block.attn, block.ffn, self.hidden
@@ -246,10 +256,19 @@ class _Reader:
     def vector(self, tensor: torch.Tensor | None) -> int:
         return self.address(tensor, self.hidden)
 
-    def matrix(self, module: nn.Linear, rows: int, columns: int) -> int:
+    def matrix(self, module: nn.Linear, rows: int, columns: int) -> Quantized:
+        if type(module) is QuantizedLinear:
+            return self.quantized_matrix(module, rows, columns)
         if module.bias is not None or tuple(module.weight.shape) != (rows, columns):
             raise _Unsuitable
-        return self.address(module.weight, rows * columns)
+        return Quantized(self.address(module.weight, rows * columns))
+
+    def quantized_matrix(self, module: QuantizedLinear, rows: int, columns: int) -> Quantized:
+        weight = module.quantized_weight
+        if weight.in_features != columns or len(weight.data) != rows or not is_plain_weight(weight):
+            raise _Unsuitable
+        self.quantized = True
+        return in_cpp(weight)
 
     def low_rank(self, module: nn.Module) -> decode_cpu.LowRank:
         down, _, up = module.lora

@@ -270,6 +270,11 @@ def test_the_answer_is_the_same_whether_streamed_or_not(
     assert err == ""
 
 
+def test_only_our_models_are_quantised(talking_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, talking_model, "red", "--quantize", "int8")
+    assert "LlamaForCausalLM has no layers of RWKV-7" in message
+
+
 def test_missing_weights_are_refused(talking_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = load_file(talking_model / "model.safetensors")
     del weights["model.norm.weight"]

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from helpers.text_models import random_ids, tiny_model
+from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
+from rwkv7_world.cli.loading import load_config, load_model
 from rwkv7_world.cli.main import main
 from rwkv7_world.kernels import linear_cpu
 from rwkv7_world.kernels.wkv7 import explain_backends, select_backend
@@ -44,6 +46,20 @@ def test_sizes_are_those_of_the_model(dtype, tmp_path, capsys):
     assert lines["weight files"] == f"{(tmp_path / 'model.safetensors').stat().st_size:,} bytes"
 
 
+def test_a_quantised_model_is_told_and_not_quantised_again(tmp_path, capsys):
+    model = tiny_model(hidden_size=64)
+    model.save_pretrained(tmp_path / "float")
+    config = RWKVQuantizationConfig(bits=4)
+    RWKV7ForCausalLM.from_pretrained(tmp_path / "float", quantization_config=config).save_pretrained(tmp_path / "int4")
+    capsys.readouterr()
+    assert "quantised" not in info(capsys, tmp_path / "float")
+    lines = info(capsys, tmp_path / "int4")
+    assert lines["quantised"] == "4 bits, a scale for every 32 weights"
+    assert lines["parameters"] == f"{model.num_parameters():,}"
+    with pytest.raises(ValueError, match="is saved quantised .4 bits"):
+        load_model(load_config(str(tmp_path / "int4")), "auto", torch.device("cpu"), "int8")
+
+
 def test_without_a_model_it_tells_what_runs(capsys):
     lines = info(capsys)
     assert "parameters" not in lines
@@ -53,7 +69,7 @@ def test_without_a_model_it_tells_what_runs(capsys):
 
 
 def test_a_missing_library_is_told_with_the_reason(capsys, monkeypatch):
-    monkeypatch.setattr(linear_cpu, "_library", lambda: "no C++ compiler")
+    monkeypatch.setattr(linear_cpu, "library", lambda: "no C++ compiler")
     lines = info(capsys)
     assert lines["linear C++"] == "no C++ compiler"
     assert "C++" not in lines["linear float32"]

@@ -63,6 +63,19 @@ def test_command_answers_the_shipped_samples(capsys):
     assert wrong in ([], ["word.png"])  # three of four words are read right, see scores.json
 
 
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_quantised_it_still_sees_and_hears(quantize, capsys):
+    asked = {
+        "what color is the triangle?": ("--image", "color.png", "blue"),
+        "what is said?": ("--audio", "clip1.wav", "three"),
+    }
+    for question, (option, sample, answer) in asked.items():
+        assert (
+            main(["generate", str(CHECKPOINT), question, option, str(SAMPLES / sample), "--quantize", quantize]) == 0
+        )
+        assert capsys.readouterr().out.strip() == answer
+
+
 def test_command_without_streaming_prints_the_same(capsys):
     arguments = ["generate", str(CHECKPOINT), "what word is written?", "--image", str(SAMPLES / "word.png")]
     assert main(arguments) == 0

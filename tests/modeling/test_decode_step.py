@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from helpers.text_models import cache_tensors, random_ids, tiny_model
+from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.kernels import decode_cpu
 from rwkv7_world.modeling_rwkv7_world import decode_step, modeling_rwkv7
 from rwkv7_world.modeling_rwkv7_world.token_layout import TokenLayout
@@ -80,6 +81,29 @@ def assert_agree(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tens
 )
 def test_equals_the_layers_one_by_one(dtype, batch, changes, taken, layer_by_layer):
     model, ids = tiny_model(dtype=dtype, **changes), random_ids(batch, PROMPT + STEPS)
+    actual = decode(model, ids)
+    assert taken == [False] + [True] * STEPS
+    assert_agree(actual, layer_by_layer(decode, model, ids), TOLERANCES[dtype])
+
+
+def quantized_model(folder, bits: int, dtype=torch.float32, left_alone=None, **changes) -> nn.Module:
+    tiny_model(**changes).save_pretrained(folder)
+    config = RWKVQuantizationConfig(bits, modules_to_not_convert=left_alone)
+    return RWKV7ForCausalLM.from_pretrained(folder, quantization_config=config, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+    "batch, bits, changes",
+    [
+        (1, 8, {}),
+        (5, 8, {"hidden_size": 96, "head_dim": 48, "intermediate_size": 33, "num_hidden_layers": 3}),
+        (3, 4, {"hidden_size": 96, "intermediate_size": 33}),
+        (1, 4, {"left_alone": ["k_proj", "ffn.value"]}),
+    ],
+)
+def test_quantised_it_equals_the_layers_one_by_one(dtype, batch, bits, changes, tmp_path, taken, layer_by_layer):
+    model, ids = quantized_model(tmp_path, bits, dtype, **changes), random_ids(batch, PROMPT + STEPS)
     actual = decode(model, ids)
     assert taken == [False] + [True] * STEPS
     assert_agree(actual, layer_by_layer(decode, model, ids), TOLERANCES[dtype])
@@ -282,6 +306,51 @@ def test_new_weights_are_used(change, taken, layer_by_layer):
     assert taken[-1]
     assert_agree(actual, layer_by_layer(decode, model, ids), TOLERANCES[model.dtype])
     assert not torch.allclose(actual["logits"].float(), old["logits"], rtol=1e-3)
+
+
+def quantised_in_place(layer):
+    layer.weight.mul_(-1)
+
+
+def quantised_weight_replaced(layer):
+    layer.weight = -layer.weight
+
+
+def quantised_scales_replaced(layer):
+    layer.scales = 2 * layer.scales
+
+
+def quantised_scales_moved(layer):
+    layer.scales.data = layer.scales * 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [quantised_in_place, quantised_weight_replaced, quantised_scales_replaced, quantised_scales_moved],
+)
+def test_new_quantised_weights_are_used(change, tmp_path, taken, layer_by_layer):
+    model, ids = quantized_model(tmp_path, 8), random_ids(2, PROMPT + STEPS)
+    old = decode(model, ids)
+    change(model.model.layers[1].ffn.value)
+    actual = decode(model, ids)
+    assert taken[-1]
+    assert_agree(actual, layer_by_layer(decode, model, ids), TOLERANCES[torch.float32])
+    assert not torch.allclose(actual["logits"], old["logits"], rtol=1e-3)
+
+
+def test_a_quantised_layer_with_a_hook_or_short_of_weights_runs_itself(tmp_path, taken, layer_by_layer):
+    model, ids = quantized_model(tmp_path, 4), random_ids(1, PROMPT + STEPS)
+    decode(model, ids)
+    assert taken.pop()
+    taken.clear()
+    layer = model.model.layers[1].attn.o_proj
+    handle = layer.register_forward_hook(lambda module, args, output: 2 * output)
+    assert_agree(decode(model, ids), layer_by_layer(decode, model, ids), 0)
+    handle.remove()
+    layer.scales = layer.scales[:5]
+    with pytest.raises(RuntimeError):
+        decode(model, ids)
+    assert not any(taken)
 
 
 def test_weights_that_are_cut_short_are_never_overrun(taken):

@@ -1,0 +1,60 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A linear layer with a weight of 8 or 4 bits."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from ..kernels.quantized_linear import QuantizedWeight, quantized_linear
+
+
+class QuantizedLinear(nn.Linear):
+    """A linear layer without bias whose weight has few bits; gradients reach its input, as adapters need.
+
+    It is an `nn.Linear` to who looks for such layers, as PEFT does.
+
+    Args:
+        in_features: Of the input.
+        out_features: Of the output.
+        bits: 8 or 4.
+        group_size: Weights of a row that share a scale; `None` for whole rows.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bits: int, group_size: int | None):
+        nn.Module.__init__(self)
+        empty = QuantizedWeight.empty(out_features, in_features, bits, group_size)
+        self.in_features, self.out_features, self.group_size = in_features, out_features, empty.group_size
+        self.register_buffer("weight", empty.data)
+        self.register_buffer("scales", empty.scales)
+        self.register_parameter("bias", None)
+
+    @property
+    def quantized_weight(self) -> QuantizedWeight:
+        return QuantizedWeight(self.weight, self.scales, self.in_features, self.group_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) -> (..., out_features), of the dtype of the input."""
+        return quantized_linear(hidden_states, self.quantized_weight)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bits={self.quantized_weight.bits}, group_size={self.group_size}"
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
+        # `model.to(dtype)` is for what computes, and would round the scales; whole numbers only change the device
+        def without_rounding(tensor: torch.Tensor) -> torch.Tensor:
+            return fn(tensor.view(torch.int16)).view(tensor.dtype) if tensor is self.scales else fn(tensor)
+
+        return super()._apply(without_rounding, recurse)
