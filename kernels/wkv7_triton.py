@@ -210,7 +210,7 @@ def _value_block(r, cu_seqlens) -> int:
     """How many rows of the state a program holds: as many as registers allow, fewer where processors would idle."""
     size, tasks = r.shape[3], _num_sequences(r, cu_seqlens) * r.shape[2]
     block = min(_power_of_two_from(size), 32 if size > 128 else 64)
-    while block > 16 and tasks * -(-size // block) < _num_processors(r.device):
+    while block > 16 and tasks * -(-size // block) < num_processors(r.device):
         block //= 2
     return block
 
@@ -220,7 +220,7 @@ def _num_value_blocks(r, cu_seqlens) -> int:
 
 
 @functools.cache
-def _num_processors(device: torch.device) -> int:
+def num_processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
