@@ -7,7 +7,8 @@
 // The threads of a block are fibers on one thread of the CPU. A fiber runs until it has to wait for others: for its block
 // at __syncthreads, for its warp at a shuffle. Where kernels go wrong without failing on a GPU every time, they fail here:
 // shared memory is NaN when a block starts, too little of it is an error, threads that wait at different barriers are one,
-// and `cuda_on_host_reversed` runs the threads in another order, which shows a barrier that is missing.
+// and each warp runs as far ahead of the others as it can, the last one first where `cuda_on_host_reversed` is set, which
+// shows a barrier that is missing.
 
 #pragma once
 
@@ -113,31 +114,35 @@ inline void resume(unsigned thread) {
   setcontext(&fiber.start);
 }
 
-// Lets fibers go on that have all come to the same barrier. False if there are none.
-inline bool release(Waits barrier, size_t together) {
-  bool any = false;
-  for (size_t first = 0; first < fibers.size(); first += together) {
-    bool all = true;
-    for (size_t i = first; i < first + together; i++) all = all && fibers[i].waits == barrier;
-    for (size_t i = first; all && i < first + together; i++) fibers[i].waits = Waits::kNot;
-    any = any || all;
-  }
-  return any;
+// Fibers from `first` on; lets them go on if all have come to the barrier. False if they have not.
+inline bool release(int first, int count, Waits barrier) {
+  for (int i = first; i < first + count; i++)
+    if (fibers[i].waits != barrier) return false;
+  for (int i = first; i < first + count; i++) fibers[i].waits = Waits::kNot;
+  return true;
+}
+
+inline int in_order(int i, int count) { return cuda_on_host_reversed ? count - 1 - i : i; }
+
+// Runs a warp as far as it comes without the others.
+inline void run_warp(int first) {
+  do {
+    for (int i = 0; i < kLanesOfWarp; i++) {
+      const int thread = first + in_order(i, kLanesOfWarp);
+      if (fibers[thread].waits == Waits::kNot) resume(thread);
+    }
+  } while (release(first, kLanesOfWarp, Waits::kForWarp));
 }
 
 // False if the threads wait for each other for ever.
 inline bool run_block(int threads) {
   fibers = std::vector<Fiber>(threads);
   std::memset(shared_memory, 0xff, sizeof shared_memory);  // NaN
+  const int warps = threads / kLanesOfWarp;
   do {
-    for (int i = 0; i < threads; i++) {
-      const int thread = cuda_on_host_reversed ? threads - 1 - i : i;
-      if (fibers[thread].waits == Waits::kNot) resume(thread);
-    }
-  } while (release(Waits::kForWarp, kLanesOfWarp) || release(Waits::kForBlock, threads));
-  for (const Fiber& fiber : fibers)
-    if (fiber.waits != Waits::kFinished) return false;
-  return true;
+    for (int i = 0; i < warps; i++) run_warp(in_order(i, warps) * kLanesOfWarp);
+  } while (release(0, threads, Waits::kForBlock));
+  return release(0, threads, Waits::kFinished);
 }
 
 inline void __syncthreads() { wait(Waits::kForBlock); }
