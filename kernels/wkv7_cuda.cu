@@ -263,6 +263,7 @@ __global__ void __launch_bounds__(kBlockRows / kRows* kLanes) forward_kernel(con
 constexpr int kBackwardLanes = 8, kBackwardRows = 2;
 constexpr int kBackwardThreads = kSize / kBackwardRows * kBackwardLanes;
 constexpr int kBackwardWarps = kBackwardThreads / kWarp;
+constexpr int kBackwardBlocks = 2;  // at once on a processor of sm_90, whose shared memory they fill
 
 using State = Tile<kBackwardLanes, kBackwardRows>;
 
@@ -399,7 +400,7 @@ __device__ void store_no_gradients(const Backward& g, int64_t row) {
 
 // One block for a head. Between two checkpoints it goes back by kKept tokens at a time: recomputes the states up to them,
 // keeps those before each, then retreats.
-__global__ void __launch_bounds__(kBackwardThreads) backward_kernel(const Backward g) {
+__global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) backward_kernel(const Backward g) {
   Workspace& space = *reinterpret_cast<Workspace*>(shared_memory);
   const Head h(g.problem, blockIdx.x);
   State state, d;

@@ -122,6 +122,6 @@ def as_kernels_read(
     )
 
 
-def rounded_sums(parts: list[torch.Tensor], inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Gradients of the inputs' shapes and dtypes, of which some came in parts along a first dimension."""
-    return [part if part.dim() == x.dim() else part.sum(0).to(x.dtype) for part, x in zip(parts, inputs, strict=True)]
+def add_parts(gradients: list[torch.Tensor], inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Gradients as the inputs are, of some that came in float32 parts along a first dimension of their own."""
+    return [g if g.dim() == x.dim() else g.sum(0).to(x.dtype) for g, x in zip(gradients, inputs, strict=True)]
