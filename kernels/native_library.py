@@ -72,7 +72,7 @@ class Toolchain(NamedTuple):
 
     options: list  # all that the result depends on besides the source, torch and the machine
     check: Callable[[], None]  # raises a NativeLibraryError if a tool is missing
-    command: Callable[[str, Path, Path], list[str]]  # from name, source and target, a path in an existing folder
+    command: Callable[[str, Path, Path], list[str]]  # from name, source and target, in an existing folder
 
 
 def load_library(name: str, source: Path, toolchain: Toolchain | None = None) -> ctypes.CDLL:
@@ -113,9 +113,10 @@ def cuda_toolchain(capabilities: Iterable[tuple[int, int]]) -> Toolchain:
         if nvcc is None:
             raise NativeLibraryError(f"no nvcc: not on PATH nor in CUDA_HOME nor in {CUDA_FOLDER}; install CUDA")
 
-    return Toolchain(
-        [nvcc, *flags], check, lambda name, source, target: [nvcc, *flags, "-o", str(target), str(source)]
-    )
+    def command(name, source, target):
+        return [nvcc, *flags, "-o", str(target), str(source)]
+
+    return Toolchain([nvcc and os.path.realpath(nvcc), *flags], check, command)  # the path often names the version
 
 
 def find_nvcc() -> str | None:
