@@ -8,15 +8,15 @@
 //
 //     S <- S diag(exp(w)) + (S a) b^T + v k^T        y = S r
 //
-// A state stays in the registers of its block for the whole sequence. Rows of S (one per value dimension) never mix, so
-// S a and S r are sums over the few neighbouring threads that share a row. Tokens are staged in shared memory as float32,
-// some at a time.
+// A state stays in the registers of its block for the whole sequence. Rows of S (one per value dimension) never mix,
+// so S a and S r are sums over the few neighbouring threads that share a row. Tokens are staged in shared memory as
+// float32, some at a time.
 //
 // The backward pass recomputes states from the checkpoint before them. It never divides by the decay, which would lose
 // all digits after some tens of tokens of strong decay. All sums are taken in a fixed order.
 //
-// Kernels are launched by cudaLaunchKernel and not by <<<>>>, and share memory through one array, so that a C++ compiler
-// takes this file too: the tests run it on the CPU (tests/kernels/cuda_on_host).
+// Kernels are launched by cudaLaunchKernel and not by <<<>>>, and share memory through one array, so that a C++
+// compiler takes this file too: the tests run it on the CPU (tests/kernels/cuda_on_host).
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -36,8 +36,8 @@ struct Rows {
 };
 
 // What forward and backward share. Sequence s holds the tokens boundaries[s] to boundaries[s + 1], or, where there are
-// no boundaries, an equal share. The checkpoints of a sequence start at slot `begin / 16 + s`, which never overlaps the
-// slots of the sequence before. A slot is (heads, value, key). States lie on multiples of 16 bytes.
+// no boundaries, an equal share. The checkpoints of a sequence start at slot `begin / kInterval + s`, which never
+// overlaps the slots of the sequence before. A slot is (heads, value, key). States lie on multiples of 16 bytes.
 struct Problem {
   int64_t sequences, tokens, heads;
   Rows r, w, k, v, a, b;
@@ -67,8 +67,8 @@ struct Backward {
 namespace {
 
 constexpr int kSize = 64;      // of a head, keys and values alike
-constexpr int kInterval = 16;  // tokens between checkpoints, and staged at a time
-constexpr int kKept = 4;       // states kept at a time on the way back: 16 KB of shared memory each
+constexpr int kInterval = 15;  // tokens between checkpoints, and staged at a time
+constexpr int kKept = 3;       // states kept at a time on the way back: as many as the 99 KB of sm_86 have room for
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
@@ -155,8 +155,8 @@ __device__ void stage_inputs(const Head& h, int64_t start, int count, Inputs& x)
   }
 }
 
-// The part of a state that one thread holds: kRows rows times every kLanes-th group of four keys. The kLanes threads that
-// share rows are neighbours in a warp.
+// The part of a state that one thread holds: kRows rows times every kLanes-th group of four keys. The kLanes threads
+// that share rows are neighbours in a warp.
 template <int kLanes, int kRows>
 struct Tile {
   static constexpr int kKeys = kSize / kLanes;
@@ -263,7 +263,7 @@ __global__ void __launch_bounds__(kBlockRows / kRows* kLanes) forward_kernel(con
 constexpr int kBackwardLanes = 8, kBackwardRows = 2;
 constexpr int kBackwardThreads = kSize / kBackwardRows * kBackwardLanes;
 constexpr int kBackwardWarps = kBackwardThreads / kWarp;
-constexpr int kBackwardBlocks = 2;  // at once on a processor of sm_90, whose shared memory they fill
+constexpr int kBackwardBlocks = 2;  // at once on a processor of sm_90, whose shared memory has room for no more
 
 using State = Tile<kBackwardLanes, kBackwardRows>;
 
@@ -283,8 +283,8 @@ struct Workspace {
   Parts parts[2];  // used in turn, so that one barrier a token is enough
 };
 
-// Adds up `x` over the rows of a warp and writes the sums. At each step a thread keeps half of the keys it has and gives
-// the other half to the thread that keeps those.
+// Adds up `x` over the rows of a warp and writes the sums. At each step a thread keeps half of the keys it has and
+// gives the other half to the thread that keeps those.
 __device__ void write_column_sums(State::Keys& x, float* sums) {
   int kept = State::kKeys, first = 0;
 #pragma unroll
@@ -320,8 +320,8 @@ __device__ void load_rows(const float* row, float (&x)[kBackwardRows]) {
   for (int i = 0; i < kBackwardRows; i++) x[i] = row[State::first_row() + i];
 }
 
-// The way back over one token. `state` is the one after it and becomes the one `before`; `d`, the gradient of the state
-// after it, becomes that of the state before it.
+// The way back over one token. `state` is the one after it and becomes the one `before`; `d`, the gradient of the
+// state after it, becomes that of the state before it.
 __device__ void retreat(State& state, State& d, const float* before, const Workspace& space, int t, Parts& parts) {
   const Inputs& x = space.inputs;
   float(&sums)[kColumnSums][kSize] = parts.sums[threadIdx.x / kWarp];
@@ -398,8 +398,8 @@ __device__ void store_no_gradients(const Backward& g, int64_t row) {
     for (const Rows* rows : {&g.dr, &g.dw, &g.dk, &g.dv, &g.da, &g.db}) store_number(*rows, row + threadIdx.x, 0);
 }
 
-// One block for a head. Between two checkpoints it goes back by kKept tokens at a time: recomputes the states up to them,
-// keeps those before each, then retreats.
+// One block for a head. Between two checkpoints it goes back by kKept tokens at a time: recomputes the states up to
+// them, keeps those before each, then retreats.
 __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) backward_kernel(const Backward g) {
   Workspace& space = *reinterpret_cast<Workspace*>(shared_memory);
   const Head h(g.problem, blockIdx.x);
@@ -442,18 +442,23 @@ __global__ void __launch_bounds__(kBackwardThreads, kBackwardBlocks) backward_ke
 constexpr int kLanes = 4;
 constexpr int kWholeRows = 2;
 constexpr auto kWholeKernel = forward_kernel<kLanes, kWholeRows, kSize>;
-// Decoding, short prompts, few heads: a quarter of a head in a block, which keeps more of the GPU busy. The sums are the
-// same, so that the results are.
+// Decoding, short prompts, few heads: a quarter of a head in a block, which keeps more of the GPU busy. The sums are
+// the same, so that the results are.
 constexpr int kSplitBlockRows = 16;
 constexpr auto kSplitKernel = forward_kernel<kLanes, 1, kSplitBlockRows>;
+
+template <typename Kernel>
+cudaError_t make_room(Kernel kernel, size_t shared_bytes, int device) {
+  const cudaError_t error = cudaSetDevice(device);
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+}
 
 template <typename Argument>
 int launch(void (*kernel)(Argument), dim3 grid, int threads, size_t shared_bytes, Argument argument, int device,
            void* stream) {
   if (grid.x == 0) return cudaSuccess;
-  cudaError_t error = cudaSetDevice(device);
-  if (error == cudaSuccess)
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+  const cudaError_t error = make_room(kernel, shared_bytes, device);
   if (error != cudaSuccess) return error;
   void* arguments[] = {&argument};
   return cudaLaunchKernel(kernel, grid, dim3(threads), arguments, shared_bytes, static_cast<cudaStream_t>(stream));
@@ -476,12 +481,8 @@ int wkv7_backward(const Backward* g, int device, void* stream) {
   return launch(backward_kernel, dim3(tasks), kBackwardThreads, sizeof(Workspace), *g, device, stream);
 }
 
-// Whether the kernels can run on a device: they may be built for another, or by a compiler too new for the driver.
-int wkv7_check(int device) {
-  cudaFuncAttributes attributes;
-  const cudaError_t error = cudaSetDevice(device);
-  return error != cudaSuccess ? error : cudaFuncGetAttributes(&attributes, backward_kernel);
-}
+// Whether the kernels can run on a device, which may be too old for them, or its driver for the compiler.
+int wkv7_check(int device) { return make_room(backward_kernel, sizeof(Workspace), device); }
 
 const char* wkv7_error(int error) { return cudaGetErrorString(cudaError_t(error)); }
 

@@ -95,7 +95,7 @@ def float32_inputs(batch, time, heads, **kwargs):
 
 
 @needs_kernels
-@pytest.mark.parametrize("time", [0, 1, 2, 15, 16, 17, 37])
+@pytest.mark.parametrize("time", [0, 1, 2, 14, 15, 16, 17, 37])
 def test_float32_equals_the_definition(kernels, time):
     assert_right(float32_inputs(2, time, 2, seed=time))
 
@@ -147,7 +147,7 @@ def test_a_masked_token_leaves_no_trace_whatever_it_holds(kernels, time):
 
 
 @needs_kernels
-@pytest.mark.parametrize("lengths", [[17, 0, 1, 20], [0, 5, 0], [1, 1, 1], [0], [0, 0], [16, 16, 1]])
+@pytest.mark.parametrize("lengths", [[17, 0, 1, 20], [0, 5, 0], [1, 1, 1], [0], [0, 0], [15, 16, 1]])
 @pytest.mark.parametrize("masked", [False, True])
 def test_packed_sequences_equal_the_definition(kernels, lengths, masked):
     inputs = float32_inputs(1, sum(lengths), 2, states=len(lengths))

@@ -1,14 +1,14 @@
 // Copyright 2026 The rwkv7-world authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Lets a C++ compiler take a CUDA file and runs its kernels on the CPU, in place of CUDA's header of this name. For tests:
-// slow, and only what `wkv7_cuda.cu` uses.
+// Lets a C++ compiler take a CUDA file and runs its kernels on the CPU, in place of CUDA's header of this name. For
+// tests: slow, and only what `wkv7_cuda.cu` uses.
 //
-// The threads of a block are fibers on one thread of the CPU. A fiber runs until it has to wait for others: for its block
-// at __syncthreads, for its warp at a shuffle. Where kernels go wrong without failing on a GPU every time, they fail here:
-// shared memory is NaN when a block starts, too little of it is an error, threads that wait at different barriers are one,
-// and each warp runs as far ahead of the others as it can, the last one first where `cuda_on_host_reversed` is set, which
-// shows a barrier that is missing.
+// The threads of a block are fibers on one thread of the CPU. A fiber runs until it has to wait for others: for its
+// block at __syncthreads, for its warp at a shuffle. Where kernels go wrong without failing on a GPU every time, they
+// fail here: shared memory is NaN when a block starts, too little of it is an error, threads that wait at different
+// barriers are one, and each warp runs as far ahead of the others as it can, the last one first where
+// `cuda_on_host_reversed` is set, which shows a barrier that is missing.
 
 #pragma once
 
@@ -59,7 +59,7 @@ inline __nv_bfloat16 __float2bfloat16(float x) {
 
 // ------------------------------------------------------------------------------------------------------------ fibers
 
-constexpr size_t kMaxSharedBytes = 163 * 1024;  // of a block on sm_80, the smallest GPU that is asked for
+constexpr size_t kMaxSharedBytes = 99 * 1024;  // of a block on sm_86 and sm_89, the least from sm_80 on
 constexpr size_t kStackBytes = 64 * 1024;
 constexpr int kLanesOfWarp = 32;
 
@@ -157,15 +157,10 @@ inline float __shfl_xor_sync(unsigned, float x, int distance) {
 // ----------------------------------------------------------------------------------------------------------- runtime
 
 using cudaStream_t = struct Stream*;
-struct cudaFuncAttributes {};
 enum cudaError_t { cudaSuccess, kTooMuchSharedMemory, kDeadlock, kSharedMemoryOverrun };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-template <typename Kernel>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel) {
-  return cudaSuccess;
-}
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
   return size_t(bytes) > kMaxSharedBytes ? kTooMuchSharedMemory : cudaSuccess;
