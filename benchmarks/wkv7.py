@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     inputs = random_inputs(args.batch, args.time, args.heads, args.head_dim, DTYPES[args.dtype])
-    reasons = explain_backends() | {"triton": "this benchmark runs on the CPU"}
+    reasons = explain_backends() | dict.fromkeys(("triton", "cuda"), "this benchmark runs on the CPU")
     contenders = {name: reason for name, reason in reasons.items() if reason == "ok"}
     if args.time > REFERENCE_MAX_TIME:
         contenders.pop("reference")

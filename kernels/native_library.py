@@ -1,11 +1,12 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Builds a C++ file into a shared library on first use, with torch's extension builder, into torch's extension cache.
+"""Builds a C++ or CUDA file into a shared library on first use, into torch's extension cache.
 
-The library is found again under a name made from its source and headers, the compiler's options, torch's version and
-the processor, so that neither an update nor a home directory shared by unlike machines ever loads the wrong one. The
-compiler runs in a process of its own, which a time-out can end. Whatever goes wrong becomes a `NativeLibraryError`
-with one line of reason, which callers remember and show.
+C++ is built by torch's extension builder, CUDA by nvcc itself. The library is found again under a name made from its
+source and headers, the compiler's options, torch's version and the processor, so that neither an update nor a home
+directory shared by unlike machines ever loads the wrong one. The compiler runs in a process of its own, which a
+time-out can end. Whatever goes wrong becomes a `NativeLibraryError` with one line of reason, which callers remember
+and show.
 """
 
 import contextlib
@@ -20,7 +21,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -37,7 +40,11 @@ FLAG_SETS = [
     _COMMON_FLAGS,
 ]
 
-# Run as `python -c` with the arguments as JSON; prints the path of what it built as its last line.
+# Host code calls CUDA's runtime, which nvcc links into the library: it need not be the version that torch has.
+CUDA_FLAGS = ["-O3", "-std=c++17", "-shared", "-Xcompiler", "-fPIC"]
+CUDA_FOLDER = "/usr/local/cuda"  # where CUDA is installed unless it is told otherwise
+
+# Run as `python -c` with the arguments as JSON.
 _BUILD_SCRIPT = """
 import json, os, sys
 from torch.utils.cpp_extension import load
@@ -50,7 +57,7 @@ for number, flags in enumerate(arguments["flag_sets"]):
     except Exception as error:
         print(error, file=sys.stderr)
     else:
-        print(os.path.join(arguments["folder"], name + ".so"))
+        os.replace(os.path.join(arguments["folder"], name + ".so"), arguments["target"])
         sys.exit(0)
 sys.exit(1)
 """
@@ -60,29 +67,63 @@ class NativeLibraryError(RuntimeError):
     """The library is not here; the message says why and what would help, in one line."""
 
 
-def load_library(name: str, source: Path) -> ctypes.CDLL:
-    """The shared library of a C++ file, built unless it was before.
+class Toolchain(NamedTuple):
+    """How a source file becomes a library."""
+
+    options: list  # all that the result depends on besides the source, torch and the machine
+    check: Callable[[], None]  # raises a NativeLibraryError if a tool is missing
+    command: Callable[[str, Path, Path], list[str]]  # from name, source and target, in an existing folder
+
+
+def load_library(name: str, source: Path, toolchain: Toolchain | None = None) -> ctypes.CDLL:
+    """The shared library of a source file, built unless it was before.
 
     Args:
         name: Of the library, for its folder in the cache.
-        source: The file, which may include torch's headers and those beside it.
+        source: The file, which may include the headers beside it and, in C++, torch's.
+        toolchain: What builds it: C++ unless given, for CUDA [`cuda_toolchain`].
 
     Raises:
         NativeLibraryError: If there is none and none can be built.
     """
     if sys.platform not in ("linux", "darwin"):
         raise NativeLibraryError(f"builds on Linux and macOS only, not on {sys.platform}")
+    toolchain = toolchain or CPP
     try:
-        folder = _cache_folder() / f"{name}_{_fingerprint(source)}"
+        folder = _cache_folder() / f"{name}_{_fingerprint(source, toolchain)}"
     except (OSError, ImportError) as error:
         raise NativeLibraryError(f"cannot look for the library: {error}") from error
     library = folder / f"{name}.so"
     if not library.exists():
-        _build(name, source, folder, library)
+        _build(name, source, library, toolchain)
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise NativeLibraryError(f"cannot load {library}: {error}") from error
+
+
+def cuda_toolchain(capabilities: Iterable[tuple[int, int]]) -> Toolchain:
+    """nvcc, building for GPUs of these compute capabilities, as (9, 0)."""
+    flags = list(CUDA_FLAGS)
+    for major, minor in sorted(capabilities):
+        flags += ["-gencode", f"arch=compute_{major}{minor},code=sm_{major}{minor}"]
+    nvcc = find_nvcc()
+
+    def check():
+        if nvcc is None:
+            raise NativeLibraryError(f"no nvcc: not on PATH nor in CUDA_HOME nor in {CUDA_FOLDER}; install CUDA")
+
+    def command(name, source, target):
+        return [nvcc, *flags, "-o", str(target), str(source)]
+
+    return Toolchain([nvcc and os.path.realpath(nvcc), *flags], check, command)  # the path often names the version
+
+
+def find_nvcc() -> str | None:
+    """The CUDA compiler: of `CUDA_HOME`, else on the path, else where CUDA is usually installed."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    folders = [os.path.join(home, "bin")] if home else [os.environ.get("PATH", os.defpath), f"{CUDA_FOLDER}/bin"]
+    return shutil.which("nvcc", path=os.pathsep.join(folders))
 
 
 def build_is_switched_off() -> bool:
@@ -108,10 +149,10 @@ def _cache_folder() -> Path:
     return Path(get_default_build_root())
 
 
-def _fingerprint(source: Path) -> str:
+def _fingerprint(source: Path, toolchain: Toolchain) -> str:
     sources = [source, *sorted(source.parent.glob("*.h"))]  # the headers it may include
     parts = [path.read_text(encoding="utf-8") for path in sources]
-    parts += [json.dumps(FLAG_SETS), torch.__version__, platform.machine(), _processor_features()]
+    parts += [json.dumps(toolchain.options), torch.__version__, platform.machine(), _processor_features()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -120,11 +161,12 @@ def _processor_features() -> str:
     return processor_field("flags", "Features") or platform.processor()
 
 
-def _build(name: str, source: Path, folder: Path, library: Path) -> None:
+def _build(name: str, source: Path, library: Path, toolchain: Toolchain) -> None:
     if build_is_switched_off():
         raise NativeLibraryError(f"not built yet, and {BUILD_VARIABLE}=0 switches building off")
-    _check_tools()
+    toolchain.check()
     deadline = time.monotonic() + BUILD_SECONDS
+    folder = library.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "building", deadline):
@@ -132,21 +174,29 @@ def _build(name: str, source: Path, folder: Path, library: Path) -> None:
                 return
             # The lock of torch's own builder outlives a builder that was killed, and nobody else can be building now.
             (folder / "lock").unlink(missing_ok=True)
-            built = _run_builder(name, source, folder, deadline)
             # Put in place whole, so that no process ever loads half a file.
-            shutil.copy2(built, folder / "complete")
-            os.replace(folder / "complete", library)
+            complete = folder / "complete"
+            _run_builder(toolchain.command(name, source, complete), deadline)
+            os.replace(complete, library)
     except OSError as error:
         raise NativeLibraryError(f"cannot write to {folder} ({error.strerror}); set TORCH_EXTENSIONS_DIR") from error
 
 
-def _check_tools() -> None:
+def _check_cpp_tools() -> None:
     path = _environment()["PATH"]
     compiler = os.environ.get("CXX", "c++").split()[0]
     if shutil.which(compiler, path=path) is None:
         raise NativeLibraryError(f"no C++ compiler: {compiler!r} not found; install g++ or clang, or set CXX")
     if shutil.which("ninja", path=path) is None:
         raise NativeLibraryError("ninja not found; install it with `pip install ninja`")
+
+
+def _cpp_command(name: str, source: Path, target: Path) -> list[str]:
+    arguments = {"name": name, "source": str(source), "folder": str(target.parent), "target": str(target)}
+    return [sys.executable, "-c", _BUILD_SCRIPT, json.dumps(arguments | {"flag_sets": FLAG_SETS})]
+
+
+CPP = Toolchain(FLAG_SETS, _check_cpp_tools, _cpp_command)
 
 
 def _environment() -> dict[str, str]:
@@ -177,10 +227,9 @@ def _locked(path: Path, deadline: float):
         yield
 
 
-def _run_builder(name: str, source: Path, folder: Path, deadline: float) -> Path:
-    arguments = {"name": name, "source": str(source), "folder": str(folder), "flag_sets": FLAG_SETS}
+def _run_builder(command: list[str], deadline: float) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", _BUILD_SCRIPT, json.dumps(arguments)],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -189,7 +238,7 @@ def _run_builder(name: str, source: Path, folder: Path, deadline: float) -> Path
         start_new_session=True,  # so that the compiler can be ended with it
     )
     try:
-        output, errors = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+        _, errors = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise NativeLibraryError(f"building took longer than {BUILD_SECONDS} s") from None
     finally:
@@ -199,7 +248,6 @@ def _run_builder(name: str, source: Path, folder: Path, deadline: float) -> Path
             process.communicate()
     if process.returncode != 0:
         raise NativeLibraryError(f"building failed: {_first_error(errors)}")
-    return Path(output.splitlines()[-1])
 
 
 def _first_error(errors: str) -> str:

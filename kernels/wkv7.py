@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import wkv7_cpu, wkv7_triton
+from . import wkv7_cpu, wkv7_cuda, wkv7_triton
 from .native_library import build_is_switched_off
 from .wkv7_chunked import wkv7_chunked
 from .wkv7_reference import wkv7_reference
@@ -46,8 +46,9 @@ class _Kernels(NamedTuple):
 _OTHER_BACKENDS = {
     "cpu": _Kernels(wkv7_cpu.wkv7_cpu, wkv7_cpu.why_not_built, wkv7_cpu.why_unsuitable),
     "triton": _Kernels(wkv7_triton.wkv7_triton, wkv7_triton.why_not_here, wkv7_triton.why_unsuitable),
+    "cuda": _Kernels(wkv7_cuda.wkv7_cuda, wkv7_cuda.why_not_here, wkv7_cuda.why_unsuitable),
 }
-_BACKENDS = ("cpu", *_PYTORCH_BACKENDS, "triton")  # for inputs on the CPU the fastest first
+_BACKENDS = ("cpu", *_PYTORCH_BACKENDS, "triton", "cuda")  # for inputs on the CPU the fastest first
 
 
 def explain_backends() -> dict[str, str]:
@@ -64,7 +65,7 @@ def select_backend(backend: str | None = None, inputs: torch.Tensor | None = Non
     """Name of the backend that runs: the argument, else the environment variable `RWKV7_BACKEND`, else the default.
 
     The default is `triton` for inputs on a GPU, `cpu` for those on the CPU, and `chunked` elsewhere, for inputs that
-    these do not take, and where Triton is not installed or `cpu` cannot be built.
+    these do not take, and where Triton is not installed or `cpu` cannot be built. `cuda` runs only if asked for.
 
     Args:
         backend: Name of a backend.

@@ -13,12 +13,13 @@ import os
 
 import torch
 
+from .wkv7_operators import DTYPES, add_parts, as_kernels_read, define_operators, num_sequences, run_operator
+
 
 INTERPRETER_VARIABLE = "TRITON_INTERPRET"  # read by Triton when it is imported; makes kernels run on CPU tensors
 MAX_HEAD_DIM = 256
 HEAD_DIM_STEP = 16
 CHUNK = 16  # tokens: one tile of the tensor cores
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Of the matrix products, by the dtype of `r`: three products of 11 bits are about float32. One is finer than bfloat16,
 # whose products would be off by two in a hundred, and has the range that float16 lacks.
 _PRECISIONS = {torch.float32: "tf32x3", torch.bfloat16: "tf32", torch.float16: "tf32"}
@@ -42,7 +43,7 @@ def why_unsuitable(r: torch.Tensor) -> str | None:
     """Why inputs like `r` are not for this backend, or `None`."""
     if r.device.type != "cuda" and not (r.device.type == "cpu" and is_interpreted()):
         return f"it runs on GPUs, and the inputs are on {r.device} ({INTERPRETER_VARIABLE}=1 interprets it on the CPU)"
-    if r.dtype not in _DTYPES:
+    if r.dtype not in DTYPES:
         return f"it takes float32, bfloat16 and float16, not {r.dtype}"
     if r.shape[-1] % HEAD_DIM_STEP or not 0 < r.shape[-1] <= MAX_HEAD_DIM:
         return f"it takes head sizes from 16 to {MAX_HEAD_DIM} in steps of {HEAD_DIM_STEP}, not {r.shape[-1]}"
@@ -83,123 +84,34 @@ def wkv7_triton(
     Returns:
         `y` of the shape and dtype of `r`, and the final state, float32.
     """
-    inputs = [x if x.dtype in _DTYPES else x.float() for x in (r, w, k, v, a, b)]
-    differentiated = [*inputs, state] if state is not None else inputs
-    save = torch.is_grad_enabled() and any(x.requires_grad for x in differentiated)
-    y, final_state, _ = _forward_op(*inputs, state, mask, cu_seqlens, save)
-    return y, final_state
-
-
-# ------------------------------------------------------------------------------------------------------ the operators
-
-
-@torch.library.custom_op("rwkv7_world::wkv7_triton", mutates_args=())
-def _forward_op(
-    r: torch.Tensor,
-    w: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    state: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    save: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`y`, the final state and, if `save`, the states before chunks, else nothing."""
-    y, final_state, checkpoints = _empty_outputs(r, cu_seqlens, save)
-    inputs = [x.contiguous() for x in (r, w, k, v, a, b)]
-    state = None if state is None else state.contiguous()
-    arguments = [*inputs, state, *_layout(mask, cu_seqlens), y, final_state, checkpoints if save else None]
-    if r.shape[1] <= CHUNK:
-        _launch("recurrent_kernel", arguments, r, cu_seqlens)
-    else:
-        _launch("chunked_forward_kernel", arguments, r, cu_seqlens, PRECISION=_PRECISIONS[r.dtype])
-    return y, final_state, checkpoints
-
-
-@_forward_op.register_fake
-def _(r, w, k, v, a, b, state, mask, cu_seqlens, save):
-    return _empty_outputs(r, cu_seqlens, save)
-
-
-@torch.library.custom_op("rwkv7_world::wkv7_triton_backward", mutates_args=())
-def _backward_op(
-    r: torch.Tensor,
-    w: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    mask: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    checkpoints: torch.Tensor,
-    dy: torch.Tensor,
-    d_final: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of r, w, k, v, a, b and of the initial state."""
-    inputs = [x.contiguous() for x in (r, w, k, v, a, b)]
-    d_final = None if d_final is None else d_final.float().contiguous()
-    d_initial = _empty_outputs(r, cu_seqlens, False)[1]
-    # Each block of values has its own part of all gradients but that of `v`; they are added here, in a fixed order.
-    parts = _num_value_blocks(r, cu_seqlens)
-    gradients = [
-        torch.empty_like(x) if parts == 1 or name == "v" else x.new_empty(parts, *x.shape, dtype=torch.float32)
-        for name, x in zip("rwkvab", inputs, strict=True)
-    ]
-    arguments = [*inputs, *_layout(mask, cu_seqlens), checkpoints, dy.contiguous(), d_final, *gradients, d_initial]
-    _launch("chunked_backward_kernel", arguments, r, cu_seqlens, PRECISION=_PRECISIONS[r.dtype])
-    gradients = [g if g.dim() == 4 else g.sum(0).to(x.dtype) for g, x in zip(gradients, inputs, strict=True)]
-    return *gradients, d_initial
-
-
-@_backward_op.register_fake
-def _(r, w, k, v, a, b, mask, cu_seqlens, checkpoints, dy, d_final):
-    gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (r, w, k, v, a, b)]
-    return *gradients, _empty_outputs(r, cu_seqlens, False)[1]
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, state, mask, cu_seqlens, save = inputs
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, mask, cu_seqlens, output[2])
-    ctx.has_state, ctx.saved_checkpoints = state is not None, save
-
-
-def _backward(ctx, dy, d_final, _):
-    if not ctx.saved_checkpoints:
-        raise RuntimeError("wkv7_triton ran without saving what its backward pass needs.")
-    *tensors, mask, cu_seqlens, checkpoints = ctx.saved_tensors
-    dy = torch.zeros_like(tensors[0]) if dy is None else dy
-    *gradients, d_initial = _backward_op(*tensors, mask, cu_seqlens, checkpoints, dy, d_final)
-    return *gradients, d_initial if ctx.has_state else None, None, None, None
-
-
-_forward_op.register_autograd(_backward, setup_context=_setup_context)
+    return run_operator(_forward_op, (r, w, k, v, a, b), state, mask, cu_seqlens)
 
 
 # ---------------------------------------------------------------------------------------------------------- internals
 
 
-def _num_sequences(r, cu_seqlens) -> int:
-    return r.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+def _run_forward(inputs, state, mask, cu_seqlens, y, final_state, checkpoints):
+    arguments = [*inputs, state, *as_kernels_read(mask, cu_seqlens), y, final_state, checkpoints]
+    if y.shape[1] <= CHUNK:
+        _launch("recurrent_kernel", arguments, y, cu_seqlens)
+    else:
+        _launch("chunked_forward_kernel", arguments, y, cu_seqlens, PRECISION=_PRECISIONS[y.dtype])
 
 
-def _empty_outputs(r, cu_seqlens, save):
-    batch, time, heads, size = r.shape
-    sequences = _num_sequences(r, cu_seqlens)
-    y = torch.empty(r.shape, dtype=r.dtype, device=r.device)
-    final_state = torch.empty(sequences, heads, size, size, dtype=torch.float32, device=r.device)
-    slots = batch * time // CHUNK + sequences if save else 0
-    return y, final_state, torch.empty(slots, heads, size, size, dtype=torch.float32, device=r.device)
+def _run_backward(inputs, mask, cu_seqlens, checkpoints, dy, d_final, d_initial):
+    # Each block of values has its own part of all gradients but that of `v`; they are added in a fixed order.
+    parts = _num_value_blocks(dy, cu_seqlens)
+    gradients = [
+        torch.empty_like(x) if parts == 1 or name == "v" else x.new_empty(parts, *x.shape, dtype=torch.float32)
+        for name, x in zip("rwkvab", inputs, strict=True)
+    ]
+    layout = as_kernels_read(mask, cu_seqlens)
+    arguments = [*inputs, *layout, checkpoints, dy, d_final, *gradients, d_initial]
+    _launch("chunked_backward_kernel", arguments, dy, cu_seqlens, PRECISION=_PRECISIONS[dy.dtype])
+    return add_parts(gradients, inputs)
 
 
-def _layout(mask, cu_seqlens) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Mask and boundaries as the kernels read them."""
-    return (
-        None if mask is None else mask.bool().contiguous().view(torch.uint8),
-        None if cu_seqlens is None else cu_seqlens.to(torch.int64).contiguous(),
-    )
+_forward_op = define_operators("wkv7_triton", CHUNK, _run_forward, _run_backward)
 
 
 def _power_of_two_from(size: int) -> int:
@@ -208,9 +120,9 @@ def _power_of_two_from(size: int) -> int:
 
 def _value_block(r, cu_seqlens) -> int:
     """How many rows of the state a program holds: as many as registers allow, fewer where processors would idle."""
-    size, tasks = r.shape[3], _num_sequences(r, cu_seqlens) * r.shape[2]
+    size, tasks = r.shape[3], num_sequences(r, cu_seqlens) * r.shape[2]
     block = min(_power_of_two_from(size), 32 if size > 128 else 64)
-    while block > 16 and tasks * -(-size // block) < _num_processors(r.device):
+    while block > 16 and tasks * -(-size // block) < num_processors(r.device):
         block //= 2
     return block
 
@@ -220,7 +132,7 @@ def _num_value_blocks(r, cu_seqlens) -> int:
 
 
 @functools.cache
-def _num_processors(device: torch.device) -> int:
+def num_processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
@@ -230,7 +142,7 @@ def _launch(kernel: str, arguments: list, r, cu_seqlens, **constants) -> None:
 
     module = wkv7_triton_recurrent if kernel == "recurrent_kernel" else wkv7_triton_chunked
     batch, time, heads, size = r.shape
-    grid = (_num_sequences(r, cu_seqlens) * heads, _num_value_blocks(r, cu_seqlens))
+    grid = (num_sequences(r, cu_seqlens) * heads, _num_value_blocks(r, cu_seqlens))
     constants |= {"BLOCK_V": _value_block(r, cu_seqlens), "BLOCK_K": _power_of_two_from(size), "CHUNK": CHUNK}
     with on_device(r.device):
         getattr(module, kernel)[grid](*arguments, time, heads, SIZE=size, num_warps=8 if size > 64 else 4, **constants)

@@ -16,7 +16,7 @@ import torch
 from helpers.wkv7_inputs import STRONGEST_LOG_DECAY, assert_equal, largest_difference, run_with_gradients, wkv7_inputs
 from rwkv7_world.kernels import native_library, wkv7_cpu
 from rwkv7_world.kernels import wkv7 as wkv7_module
-from rwkv7_world.kernels.native_library import NativeLibraryError
+from rwkv7_world.kernels.native_library import CPP, NativeLibraryError
 from rwkv7_world.kernels.wkv7 import explain_backends, select_backend, wkv7
 
 
@@ -355,9 +355,9 @@ def test_runs_with_a_compiler_that_hangs(nothing_built, monkeypatch):
 def test_runs_while_another_process_never_finishes_building(nothing_built, monkeypatch):
     import fcntl
 
-    monkeypatch.setattr(native_library, "_check_tools", lambda: None)
+    monkeypatch.setattr(native_library, "CPP", CPP._replace(check=lambda: None))
     monkeypatch.setattr(native_library, "BUILD_SECONDS", 0.3)
-    folder = nothing_built / "extensions" / f"rwkv7_wkv7_cpu_{native_library._fingerprint(wkv7_cpu.SOURCE)}"
+    folder = nothing_built / "extensions" / f"rwkv7_wkv7_cpu_{native_library._fingerprint(wkv7_cpu.SOURCE, CPP)}"
     folder.mkdir(parents=True)
     with (folder / "building").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -365,14 +365,14 @@ def test_runs_while_another_process_never_finishes_building(nothing_built, monke
 
 
 def test_runs_with_a_cache_that_cannot_be_written(nothing_built, monkeypatch):
-    monkeypatch.setattr(native_library, "_check_tools", lambda: None)
+    monkeypatch.setattr(native_library, "CPP", CPP._replace(check=lambda: None))
     (nothing_built / "file").touch()
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(nothing_built / "file" / "extensions"))
     assert_falls_back("set TORCH_EXTENSIONS_DIR")
 
 
 def test_runs_with_a_library_that_cannot_be_loaded(nothing_built):
-    folder = nothing_built / "extensions" / f"rwkv7_wkv7_cpu_{native_library._fingerprint(wkv7_cpu.SOURCE)}"
+    folder = nothing_built / "extensions" / f"rwkv7_wkv7_cpu_{native_library._fingerprint(wkv7_cpu.SOURCE, CPP)}"
     folder.mkdir(parents=True)
     (folder / "rwkv7_wkv7_cpu.so").write_text("no library")
     assert_falls_back("cannot load")
@@ -404,7 +404,7 @@ SMALL_SOURCE = '#include <ATen/Parallel.h>\nextern "C" int threads() { return at
 def test_two_processes_may_build_at_once(tmp_path):
     source = tmp_path / "small.cpp"
     source.write_text(SMALL_SOURCE)
-    stale = tmp_path / "extensions" / f"both_{native_library._fingerprint(source)}" / "lock"
+    stale = tmp_path / "extensions" / f"both_{native_library._fingerprint(source, CPP)}" / "lock"
     stale.parent.mkdir(parents=True)
     stale.touch()  # as a builder of torch that was killed leaves it
     command = [sys.executable, "-c", LOAD_IN_A_PROCESS, native_library.__file__, str(source)]

@@ -153,7 +153,7 @@ def test_nan_in_one_row_does_not_reach_another(poisoned, time):
 @pytest.mark.parametrize("head_dim", [48, 64])
 def test_processors_that_share_a_head_give_the_same_every_time(head_dim, monkeypatch):
     inputs = wkv7_inputs(1, 20, 1, head_dim, dtype=torch.float32)
-    monkeypatch.setattr(wkv7_triton, "_num_processors", lambda device: 1000)
+    monkeypatch.setattr(wkv7_triton, "num_processors", lambda device: 1000)
     assert wkv7_triton._num_value_blocks(inputs[0], None) == head_dim // 16
     assert_right(inputs)
     assert_equal(run_with_gradients(run, inputs), run_with_gradients(run, inputs), 0)
