@@ -54,8 +54,8 @@ class RWKVWorldConfig(PreTrainedConfig):
     num_additional_image_tokens (`int`, *optional*):
         Class and register tokens that the vision encoder puts in front of the patches; known for the usual encoders.
     vision_projector_type (`str`, *optional*, defaults to `"mlp"`):
-        `"mlp"` is a ReLU MLP `y` with the residual `y + LayerNorm(y)`, `"conv_mlp"` a GELU MLP after a convolution over
-        the features, `"pixel_shuffle"` one matrix over squares of neighbouring patches.
+        `"mlp"` is a ReLU MLP `y` with the residual `y + LayerNorm(y)`, `"conv_mlp"` a GELU MLP after a convolution
+        over the features, `"pixel_shuffle"` one matrix over squares of neighbouring patches.
     vision_projector_hidden_size (`int`, *optional*):
         Width of the vision projector's MLP, 4 times the hidden size of the text model if `None`.
     vision_projector_kernel_size (`int`, *optional*):

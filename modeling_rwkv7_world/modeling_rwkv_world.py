@@ -166,6 +166,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         if self.config.audio_config is None:
             raise ValueError("input_features were given to a model without an audio tower (audio_config is None).")
         frames = encode_clips(self.audio_tower, input_features.to(self.audio_tower.dtype), input_features_mask)
+        # CODEPATH: WorldRWKV cut Whisper's output to the length of the clip only from March 2025 on
         if input_features_mask is None or self.config.audio_whole_window:
             lengths = torch.full(frames.shape[:1], input_features.shape[-1], device=frames.device)
         else:
