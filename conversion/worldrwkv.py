@@ -241,7 +241,7 @@ def _plan(checkpoint: _Checkpoint, encoder: Encoder) -> tuple[dict[str, _Weight]
     for name, inner in checkpoint.parts.encoder.items():
         shape = checkpoint.shapes[name]
         if inner not in tower or tuple(encoder.weights[inner].shape) != shape:
-            found = f"there it is {tuple(encoder.weights[inner].shape)}" if inner in tower else "which has none such"
+            found = f"there it is {tuple(encoder.weights[inner].shape)}" if inner in tower else "it has none such"
             raise ValueError(f"{checkpoint.source}: {name} of shape {shape} does not go with the encoder: {found}")
         tower[inner] = _Weight(name)
     return weights | {f"model.{modality}_tower.{name}": weight for name, weight in tower.items()}, tuple(left_out)

@@ -59,7 +59,7 @@ def _whole_model(name: str) -> PreTrainedModel:
         vision = vision_config(name).to_dict() | {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
         small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
         text_class = SiglipTextConfig if name == "siglip" else CLIPTextConfig
-        text = text_class(vocab_size=50, **small).to_dict()
+        text = text_class(vocab_size=50, bos_token_id=0, eos_token_id=1, **small).to_dict()
         if name == "siglip":
             return SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
         return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
