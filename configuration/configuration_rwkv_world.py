@@ -54,8 +54,8 @@ class RWKVWorldConfig(PreTrainedConfig):
     num_additional_image_tokens (`int`, *optional*):
         Class and register tokens that the vision encoder puts in front of the patches; known for the usual encoders.
     vision_projector_type (`str`, *optional*, defaults to `"mlp"`):
-        `"mlp"` is a ReLU MLP `y` with the residual `y + LayerNorm(y)`, `"conv_mlp"` a GELU MLP after a convolution
-        over the features, `"pixel_shuffle"` one matrix over squares of neighbouring patches.
+        `"mlp"` is a ReLU MLP `y` with the residual `y + LayerNorm(y)`, `"pixel_shuffle"` one matrix over squares of
+        neighbouring patches.
     vision_projector_hidden_size (`int`, *optional*):
         Width of the vision projector's MLP, 4 times the hidden size of the text model if `None`.
     vision_projector_kernel_size (`int`, *optional*):
@@ -110,7 +110,7 @@ class RWKVWorldConfig(PreTrainedConfig):
     vision_feature_layer: int | None = None
     vision_feature_select_strategy: Literal["default", "full"] = "full"
     num_additional_image_tokens: int | None = None
-    vision_projector_type: Literal["mlp", "conv_mlp", "pixel_shuffle"] = "mlp"
+    vision_projector_type: Literal["mlp", "pixel_shuffle"] = "mlp"
     vision_projector_hidden_size: int | None = None
     vision_projector_kernel_size: int | None = None
     vision_projector_stride: int = 2
@@ -138,8 +138,6 @@ class RWKVWorldConfig(PreTrainedConfig):
             self.audio_projector_hidden_size = 2 * self.text_config.hidden_size
         if self.num_additional_image_tokens is None and self.vision_config is not None:
             self.num_additional_image_tokens = self._known_prefix_tokens()
-        if self.vision_projector_type == "conv_mlp" and self.vision_projector_kernel_size is None:
-            raise ValueError("vision_projector_type='conv_mlp' needs vision_projector_kernel_size.")
 
     def _known_prefix_tokens(self) -> int:
         model_type = self.vision_config.model_type

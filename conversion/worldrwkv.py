@@ -183,8 +183,6 @@ def _look_at(source: Path) -> _Checkpoint:
     if sizes.vocab != WORLD_VOCAB_SIZE:
         raise ValueError(f"a vocabulary of {sizes.vocab} is not that of the World models, expected {WORLD_VOCAB_SIZE}")
     projector = read_projector({name: shapes[name] for name in parts.projector}, family.projector, sizes.hidden)
-    if projector.type == "conv_mlp":
-        raise ValueError("a VlProj projector, which takes tiles of pictures (auto_siglip2), is not supported yet")
     return _Checkpoint(source, family, parts, sizes, projector, shapes, dtypes)
 
 
@@ -226,7 +224,7 @@ def _check_width(checkpoint: _Checkpoint, encoder: str, config: PreTrainedConfig
 def _plan(checkpoint: _Checkpoint, encoder: Encoder) -> tuple[dict[str, _Weight], tuple[str, ...]]:
     """Where each tensor of the composite comes from, and the tensors of the file that it has no use for."""
     modality = checkpoint.projector.modality
-    weights, left_out = {}, list(checkpoint.projector.unused)
+    weights, left_out = {}, []
     entries = {} if checkpoint.family.is_fla else all_entries(checkpoint.sizes)
     for name, text_name in checkpoint.parts.text.items():
         fla_name = entries[text_name].fla_name if entries else text_name

@@ -66,7 +66,6 @@ class Projector:
         width: Of its MLP.
         kernel_size: Of the convolution over features, `None` without one.
         names: Name of each tensor in our model, by its name in the file.
-        unused: Tensors that the original never used.
     """
 
     type: str
@@ -74,7 +73,6 @@ class Projector:
     width: int
     kernel_size: int | None
     names: dict[str, str]
-    unused: tuple[str, ...] = ()
 
     @property
     def modality(self) -> str:
@@ -175,7 +173,7 @@ def possible_eras(parts: Parts, projector: Projector, hidden_size: int) -> tuple
             return ("E1", "E2", "E3")
         # Projectors became twice as wide in E2's last days; most published files are of E1
         return ("E1", "E2") if projector.width == 2 * hidden_size else ("E3", "E2")
-    if projector.type in ("pixel_shuffle", "conv_mlp"):
+    if projector.type == "pixel_shuffle":
         return ("E6",)
     if parts.encoder and not parts.family.is_fla:
         return ("E6", "E5", "E4")
@@ -217,10 +215,13 @@ def _vision_mlp(shapes: Mapping[str, Shape], prefix: str, hidden: int) -> tuple[
         kernel = _dimension(shapes, "conv.weight", 2, 3, prefix)
         expected["conv.weight"] = (encoder_dim, encoder_dim, kernel)
         names[f"{prefix}conv.weight"] = "conv.weight"
-    norms = {f"{prefix}pre_norm.{end}": f"norm.{end}" for end in ("weight", "bias")}
     if kernel == _VL_PROJ_KERNEL:
-        return Projector("conv_mlp", encoder_dim, width, kernel, names, tuple(norms)), expected
-    return Projector("mlp", encoder_dim, width, kernel, names | norms), expected
+        raise ValueError(
+            "a VlProj projector, which takes tiles of pictures (auto_siglip2), is not supported yet "
+            f"({prefix}conv.weight has a kernel of {kernel})"
+        )
+    names |= {f"{prefix}pre_norm.{end}": f"norm.{end}" for end in ("weight", "bias")}
+    return Projector("mlp", encoder_dim, width, kernel, names), expected
 
 
 def _mlp_names(prefix: str, mlp: str) -> dict[str, str]:

@@ -28,7 +28,10 @@ class RWKVWorldVisionProjector(nn.Module):
     def __init__(self, config: RWKVWorldConfig):
         super().__init__()
         hidden_size = config.text_config.hidden_size
-        self.conv = _token_convolution(config)
+        self.conv = None
+        if config.vision_projector_convolution is not None:
+            encoder_dim = config.vision_config.hidden_size
+            self.conv = nn.Conv1d(encoder_dim, encoder_dim, *config.vision_projector_convolution, bias=False)
         self.linear_1 = nn.Linear(config.vision_config.hidden_size, config.vision_projector_hidden_size)
         self.linear_2 = nn.Linear(config.vision_projector_hidden_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
@@ -39,21 +42,6 @@ class RWKVWorldVisionProjector(nn.Module):
             features = self.conv(features.transpose(1, 2)).transpose(1, 2)  # (images, tokens, encoder hidden)
         projected = self.linear_2(torch.relu(self.linear_1(features)))
         return projected + self.norm(projected)
-
-
-class RWKVWorldConvMLPProjector(nn.Module):
-    """A convolution over the features, then a GELU MLP without residual (WorldRWKV's `VlProj`)."""
-
-    def __init__(self, config: RWKVWorldConfig):
-        super().__init__()
-        self.conv = _token_convolution(config)
-        self.linear_1 = nn.Linear(config.vision_config.hidden_size, config.vision_projector_hidden_size)
-        self.linear_2 = nn.Linear(config.vision_projector_hidden_size, config.text_config.hidden_size)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(images, features, encoder hidden) -> (images, tokens, text hidden)."""
-        features = self.conv(features.transpose(1, 2)).transpose(1, 2)  # (images, tokens, encoder hidden)
-        return self.linear_2(nn.functional.gelu(self.linear_1(features)))
 
 
 class RWKVWorldPixelShuffleProjector(nn.Module):
@@ -97,17 +85,8 @@ class RWKVWorldAudioProjector(nn.Module):
         return self.linear_2(torch.relu(self.linear_1(frames)))
 
 
-def _token_convolution(config: RWKVWorldConfig) -> nn.Conv1d | None:
-    """The convolution over vision features that a configuration asks for."""
-    if config.vision_projector_convolution is None:
-        return None
-    hidden_size = config.vision_config.hidden_size
-    return nn.Conv1d(hidden_size, hidden_size, *config.vision_projector_convolution, bias=False)
-
-
 # By `vision_projector_type`
 VISION_PROJECTORS = {
     "mlp": RWKVWorldVisionProjector,
-    "conv_mlp": RWKVWorldConvMLPProjector,
     "pixel_shuffle": RWKVWorldPixelShuffleProjector,
 }

@@ -14,7 +14,7 @@ from rwkv7_world.conversion.worldrwkv_published import SIGLIP2, WAVLM_LARGE, fin
 
 
 VISION = Kind("modality", "mlp", "siglip")
-ADAPTER, NEW_ADAPTER = "modality.world_encoder.adapter.", "proj."
+ADAPTER = "modality.world_encoder.adapter."
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,8 @@ BAD_CHECKPOINTS = {
     ),
     "tiles": (
         {"kind": Kind("split", "mlp", "siglip", 4, kernel=6)},
-        "a VlProj projector, which takes tiles of pictures (auto_siglip2), is not supported yet",
+        "a VlProj projector, which takes tiles of pictures (auto_siglip2), is not supported yet (proj.conv.weight "
+        "has a kernel of 6)",
     ),
     "era E7": (
         {"kind": Kind("split", "mlp", "siglip"), "proj.main.mlp.0.weight": torch.zeros(1)},
