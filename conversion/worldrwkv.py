@@ -242,7 +242,9 @@ def _plan(checkpoint: _Checkpoint, encoder: Encoder) -> tuple[dict[str, _Weight]
             found = f"there it is {tuple(encoder.weights[inner].shape)}" if inner in tower else "it has none such"
             raise ValueError(f"{checkpoint.source}: {name} of shape {shape} does not go with the encoder: {found}")
         tower[inner] = _Weight(name)
-    return weights | {f"model.{modality}_tower.{name}": weight for name, weight in tower.items()}, tuple(left_out)
+    return weights | {f"model.{modality}_tower.{name}": weight for name, weight in tower.items()}, tuple(
+        sorted(left_out)
+    )
 
 
 def _dtype_of(weight: _Weight, checkpoint: _Checkpoint) -> torch.dtype:

@@ -5,9 +5,11 @@
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from helpers.commands import convert_refusal
+from helpers.composites import SAMPLING_RATE, random_clip
 from helpers.worldrwkv import Kind, assemble, random_projector, random_text, save_encoder
 from rwkv7_world.cli.main import main
 from rwkv7_world.conversion.worldrwkv_published import SIGLIP2, WAVLM_LARGE, find_published
@@ -37,9 +39,10 @@ def test_it_says_what_it_took_the_file_for(encoders, tmp_path, capsys):
     source = write(tmp_path / "rwkv-0.pth")
     assert main(["convert", str(source), str(tmp_path / "hub"), "--encoder", str(encoders / "siglip")]) == 0
     out, err = capsys.readouterr()
-    assert out.splitlines()[1] == (
-        f"era E1 (it could be E2: --era tells), chat template E1, encoder {encoders / 'siglip'}"
-    )
+    assert out.splitlines()[1:] == [
+        f"era E1 (it could be E2: --era tells), chat template E1, encoder {encoders / 'siglip'}",
+        "left out, never used: blocks.0.att.v0, blocks.0.att.v1, blocks.0.att.v2",
+    ]
     assert err == ""
     assert {path.name for path in (tmp_path / "hub").iterdir()} == {
         "chat_template.jinja",
@@ -51,6 +54,16 @@ def test_it_says_what_it_took_the_file_for(encoders, tmp_path, capsys):
         "tokenizer.json",
         "tokenizer_config.json",
     }
+
+
+def test_a_speech_model_is_converted_and_asked_nothing(encoders, tmp_path, capsys):
+    source, hub, clip = tmp_path / "speech.pth", tmp_path / "hub", tmp_path / "clip.wav"
+    write(source, Kind("modality", "speech", "wavlm"))
+    soundfile.write(clip, random_clip(), SAMPLING_RATE)
+    assert main(["convert", str(source), str(hub), "--encoder", str(encoders / "wavlm"), "--era", "E2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("era E2, chat template speech, ")
+    assert main(["generate", str(hub), "", "--audio", str(clip), "--max-new-tokens", "2"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_era_and_template_can_be_told(encoders, tmp_path, capsys):

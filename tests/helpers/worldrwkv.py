@@ -38,7 +38,9 @@ HIDDEN = 64
 ENCODER_DIM = 16
 IMAGE_SIZE, PATCH_SIZE = 64, 8  # 8 x 8 patches, which pixel shuffle by 4 makes 4 tokens of
 NUM_PATCHES = (IMAGE_SIZE // PATCH_SIZE) ** 2
-SIZES = Sizes(hidden=HIDDEN, vocab=VOCAB, head_size=32, decay_rank=8, a_rank=12, gate_rank=20, ffn=96)
+SIZES = Sizes(
+    hidden=HIDDEN, vocab=VOCAB, head_size=32, decay_rank=8, a_rank=12, gate_rank=20, ffn=96, layer_0_has_v=True
+)
 SPEECH_ENCODERS = ("wavlm", "hubert", "whisper")
 
 
