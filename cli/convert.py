@@ -6,18 +6,25 @@ import argparse
 import re
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .console import PROGRAM, quiet_libraries
 from .loading import DTYPES
 
 
+if TYPE_CHECKING:
+    from ..conversion.worldrwkv import WorldConversion
+
+
 DEFAULT_SHARD_SIZE = "5GB"
+_WORLD_OPTIONS = ("era", "encoder", "template", "speech_padding", "whole_window")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 _EPILOG = f"""\
 examples:
   {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
   {PROGRAM} convert rwkv7-0.1b rwkv7-0.1b.pth --to blinkdl
+  {PROGRAM} convert RWKV7-0.4B-siglip2/rwkv-0.pth rwkv7-0.4b-siglip2 --encoder google/siglip2-base-patch16-384
 """
 
 
@@ -25,11 +32,17 @@ def add_parser(commands) -> None:
     """Adds the sub-command to `commands`, the object that `ArgumentParser.add_subparsers` returned."""
     parser = commands.add_parser(
         "convert",
-        help="turn BlinkDL's .pth files into Hub-ready folders, and back",
-        description="Converts an RWKV-7 checkpoint; every tensor keeps its exact numbers unless --dtype is given.",
+        help="turn BlinkDL's and WorldRWKV's .pth files into Hub-ready folders, and back",
+        description="Converts an RWKV-7 checkpoint, text model or WorldRWKV with its encoder; every tensor keeps its "
+        "exact numbers unless --dtype is given.",
         epilog=_EPILOG,
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="a .pth file; with --to blinkdl a model folder")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        type=Path,
+        help="a .pth file, or ModRWKV's folder; with --to blinkdl a text model's folder",
+    )
     parser.add_argument("destination", metavar="DST", type=Path, help="what to write; must not exist yet")
     parser.add_argument("--to", choices=("hub", "blinkdl"), default="hub", help="format to write (default: hub)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights (default: as they are)")
@@ -40,6 +53,7 @@ def add_parser(commands) -> None:
         default=DEFAULT_SHARD_SIZE,
         help="largest weight file of a folder, as 500MB or 5GB (default: %(default)s)",
     )
+    _add_world_options(parser)
     parser.add_argument("--debug", action="store_true", help="show warnings, and the traceback of an error")
     parser.set_defaults(run=run)
 
@@ -53,21 +67,58 @@ def run(args: argparse.Namespace) -> None:
     """
     import torch
 
-    from ..conversion import convert_to_blinkdl, convert_to_hub
+    from ..conversion import convert_to_blinkdl, convert_to_hub, convert_worldrwkv, holds_worldrwkv
 
     dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
+    world_options = {name: getattr(args, name) for name in _WORLD_OPTIONS if getattr(args, name) is not None}
     with nullcontext() if args.debug else quiet_libraries():
-        if args.to == "hub":
+        is_world = args.to == "hub" and holds_worldrwkv(args.source)
+        if world_options and not is_world:
+            option = "--" + next(iter(world_options)).replace("_", "-")
+            raise ValueError(f"{option} is for converting WorldRWKV's checkpoints, not {args.source}")
+        if is_world:
+            done = convert_worldrwkv(
+                args.source,
+                args.destination,
+                dtype=dtype,
+                max_shard_size=args.max_shard_size,
+                show_progress=True,
+                **world_options,
+            )
+        elif args.to == "hub":
             done = convert_to_hub(args.source, args.destination, dtype, args.max_shard_size, show_progress=True)
         else:
             done = convert_to_blinkdl(args.source, args.destination, dtype, show_progress=True)
     dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in done.dtypes)
     size = f"{done.parameters:,} numbers in {dtypes}, {done.sizes.layers} layers of {done.sizes.hidden}"
     print(f"{args.destination}: {size}")
+    if is_world:
+        _print_world(done)
+        return
     if args.to == "hub" and not done.has_tokenizer:
         print(f"no tokenizer: a vocabulary of {done.sizes.vocab} is not that of the World models")
     if done.kept_aside:
         print(f"kept aside for the way back: {', '.join(done.kept_aside)}")
+
+
+def _add_world_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("WorldRWKV's checkpoints: what a file does not tell")
+    group.add_argument("--era", metavar="E1..E6", help="when it was trained (default: what names and shapes tell)")
+    group.add_argument("--encoder", metavar="MODEL", help="folder or Hub id of its encoder (default: the usual one)")
+    group.add_argument("--template", metavar="NAME", help="chat template: E1 to E6 or speech (default: of its era)")
+    group.add_argument(
+        "--speech-padding", metavar="N", type=int, choices=(0, 2), help="0 if trained before 2025-03-04 (default: 2)"
+    )
+    group.add_argument(
+        "--whole-window", action="store_true", default=None, help="for Whisper trained before 2025-03-12"
+    )
+
+
+def _print_world(done: "WorldConversion") -> None:
+    doubt = f" (it could be {' or '.join(done.other_eras)}: --era tells)" if done.other_eras else ""
+    print(f"era {done.era}{doubt}, chat template {done.template}, encoder {done.encoder}")
+    if done.kept_aside:
+        print(f"left out, never used: {', '.join(done.kept_aside)}")
 
 
 def _shard_size(text: str) -> int:

@@ -48,7 +48,7 @@ def add_parser(commands) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("model", metavar="MODEL", help="folder with a model, or its id on the Hugging Face Hub")
-    parser.add_argument("question", help="what to ask")
+    parser.add_argument("question", help='what to ask; "" for a model that only listens')
     parser.add_argument(
         "--image", metavar="FILE", type=Path, action="append", default=[], help="a picture; repeatable"
     )
@@ -129,7 +129,7 @@ def _backend(name: str | None) -> Iterator[None]:
 
 
 def _check_request(args: argparse.Namespace) -> None:
-    if not args.question.strip():
+    if not (args.question.strip() or args.image or args.audio):
         raise ValueError("the question is empty")
     for path in args.image:
         check_image(path)
@@ -148,7 +148,8 @@ def _encode(processor: "ProcessorMixin", args: argparse.Namespace) -> dict[str, 
     """The conversation with its pictures and clips, before the question, as the inputs of the model."""
     content = [{"type": "image", "path": str(path)} for path in args.image]
     content += [{"type": "audio", "path": str(path)} for path in args.audio]
-    content.append({"type": "text", "text": args.question})
+    if args.question.strip():
+        content.append({"type": "text", "text": args.question})
     conversation = [{"role": "user", "content": content}]
     if args.system:
         conversation.insert(0, {"role": "system", "content": [{"type": "text", "text": args.system}]})

@@ -53,8 +53,17 @@ class RWKVWorldConfig(PreTrainedConfig):
         `"full"` keeps every feature, `"default"` drops the class and register tokens in front of the patches.
     num_additional_image_tokens (`int`, *optional*):
         Class and register tokens that the vision encoder puts in front of the patches; known for the usual encoders.
+    vision_projector_type (`str`, *optional*, defaults to `"mlp"`):
+        `"mlp"` is a ReLU MLP `y` with the residual `y + LayerNorm(y)`, `"pixel_shuffle"` one matrix over squares of
+        neighbouring patches.
     vision_projector_hidden_size (`int`, *optional*):
         Width of the vision projector's MLP, 4 times the hidden size of the text model if `None`.
+    vision_projector_kernel_size (`int`, *optional*):
+        Kernel of a convolution over the features in front of the vision projector's MLP. `None` is no convolution.
+    vision_projector_stride (`int`, *optional*, defaults to 2):
+        Stride of that convolution.
+    vision_projector_scale_factor (`int`, *optional*, defaults to 4):
+        Side of the squares of patches that `"pixel_shuffle"` makes one token of.
     audio_projector_hidden_size (`int`, *optional*):
         Width of the speech projector, twice the hidden size of the text model if `None`.
     audio_projector_kernel_size (`int`, *optional*, defaults to 3):
@@ -63,6 +72,9 @@ class RWKVWorldConfig(PreTrainedConfig):
         Stride of the speech projector's convolution.
     audio_projector_padding (`int`, *optional*, defaults to 2):
         Padding of the speech projector's convolution.
+    audio_whole_window (`bool`, *optional*, defaults to `False`):
+        Whether every clip makes as many features as the padded input has, as in the earliest models with Whisper,
+        rather than those of its own length.
     vision_start_token_id (`int`, *optional*, defaults to 65530):
         Token before an image.
     vision_end_token_id (`int`, *optional*, defaults to 65531):
@@ -98,11 +110,16 @@ class RWKVWorldConfig(PreTrainedConfig):
     vision_feature_layer: int | None = None
     vision_feature_select_strategy: Literal["default", "full"] = "full"
     num_additional_image_tokens: int | None = None
+    vision_projector_type: Literal["mlp", "pixel_shuffle"] = "mlp"
     vision_projector_hidden_size: int | None = None
+    vision_projector_kernel_size: int | None = None
+    vision_projector_stride: int = 2
+    vision_projector_scale_factor: int = 4
     audio_projector_hidden_size: int | None = None
     audio_projector_kernel_size: int = 3
     audio_projector_stride: int = 2
     audio_projector_padding: int = 2
+    audio_whole_window: bool = False
     vision_start_token_id: int = 65530
     vision_end_token_id: int = 65531
     image_token_id: int = 65532
@@ -130,6 +147,18 @@ class RWKVWorldConfig(PreTrainedConfig):
                 "register tokens it puts in front of the patches."
             )
         return _PREFIX_TOKENS[model_type] + getattr(self.vision_config, "num_register_tokens", 0)
+
+    @property
+    def vision_projector_convolution(self) -> list[int] | None:
+        """(kernel size, stride, padding) of the vision projector's convolution, `None` if it has none."""
+        if self.vision_projector_kernel_size is None or self.vision_projector_type == "pixel_shuffle":
+            return None
+        return [self.vision_projector_kernel_size, self.vision_projector_stride, 0]
+
+    @property
+    def vision_patches_per_token(self) -> int:
+        """Patches that the vision projector's pixel shuffle makes one token of, 1 without one."""
+        return self.vision_projector_scale_factor**2 if self.vision_projector_type == "pixel_shuffle" else 1
 
     @property
     def audio_encoder_convolutions(self) -> list[list[int]]:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How many tokens a clip becomes: the processor writes so many placeholders, and the model fills them."""
+"""How many tokens a picture or clip becomes: the processor writes so many placeholders, and the model fills them."""
 
 from typing import TypeVar
 
@@ -24,6 +24,19 @@ Length = TypeVar("Length", int, torch.Tensor)
 def convolution_length(length: Length, kernel_size: int, stride: int, padding: int) -> Length:
     """Output length of a 1-d convolution over `length` steps."""
     return (length + 2 * padding - kernel_size) // stride + 1
+
+
+def image_token_length(features: int, convolution: list[int] | None, patches_per_token: int) -> int:
+    """Tokens of a picture.
+
+    Args:
+        features: Features that the encoder gives of it and the model keeps.
+        convolution: (kernel size, stride, padding) of the projector's convolution, `None` if it has none.
+        patches_per_token: Patches that the projector's pixel shuffle makes one token of.
+    """
+    if convolution is not None:
+        features = convolution_length(features, *convolution)
+    return features // patches_per_token
 
 
 def audio_frame_length(length: Length, convolutions: list[list[int]], max_frames: int | None = None) -> Length:

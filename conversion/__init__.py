@@ -3,6 +3,7 @@
 """Foreign checkpoints in and out."""
 
 from .blinkdl import convert_to_blinkdl, convert_to_hub
+from .worldrwkv import convert_worldrwkv, holds_worldrwkv
 
 
-__all__ = ["convert_to_blinkdl", "convert_to_hub"]
+__all__ = ["convert_to_blinkdl", "convert_to_hub", "convert_worldrwkv", "holds_worldrwkv"]

@@ -6,7 +6,6 @@ What the fla format has no place for (the unused value mix of layer 0, a trained
 under its own name in `EXTRA_FILE` of the folder, where nothing but the way back looks for it.
 """
 
-import json
 import math
 import os
 import re
@@ -15,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub.serialization import split_state_dict_into_shards_factory
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
@@ -25,14 +22,13 @@ from transformers import GenerationConfig
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
 from .blinkdl_names import Entry, Sizes, all_entries, check_shapes, read_sizes
+from .folder import open_folder, progress_bar, read_json, write_shards
 from .output import whole_file, whole_folder
 from .pth_file import open_pth, read_tensors
 
 
 # In a folder of its own: servers take every *.safetensors beside config.json for weights
 EXTRA_FILE = "blinkdl/extra.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-SHARD_PATTERN = "model{suffix}.safetensors"
 WORLD_VOCAB_SIZE = 65536
 BLINKDL_NORM_EPS, BLINKDL_GROUP_NORM_EPS = 1e-5, 64e-5  # a `.pth` file has no place for others
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
@@ -72,28 +68,24 @@ def convert_to_hub(
         ValueError: If the file is none of RWKV-7, damaged, or not only tensors; if `destination` is taken.
         OSError: If something cannot be read or written.
     """
-    source, destination = _absolute(source), _absolute(destination)
+    source, destination = absolute(source), absolute(destination)
     tensors = open_pth(source)
-    sizes = _sizes_of(source, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    sizes = sizes_of(source, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     dtypes = {name: dtype or tensor.dtype for name, tensor in tensors.items()}
     numbers = {name: tensor.numel() for name, tensor in tensors.items()}
     del tensors  # unmaps the file
     entries = {name: entry for name, entry in all_entries(sizes).items() if name in numbers}
+    by_fla_name = {entry.fla_name: name for name, entry in entries.items() if entry.fla_name is not None}
     kept_aside = [name for name, entry in entries.items() if entry.fla_name is None]
-    shards = split_state_dict_into_shards_factory(
-        {name: numbers[name] * dtypes[name].itemsize for name in entries if name not in kept_aside},
-        get_storage_size=lambda size: size,
-        filename_pattern=SHARD_PATTERN,
-        max_shard_size=max_shard_size,
-    )
+    stored = {fla_name: numbers[name] * dtypes[name].itemsize for fla_name, name in by_fla_name.items()}
     total = sum(numbers[name] * dtypes[name].itemsize for name in entries)
-    with whole_folder(destination) as folder, _bar(total, show_progress) as bar:
-        for file_name, names in shards.filename_to_tensors.items():
-            save_file(_fla_tensors(source, names, entries, dtypes, bar), folder / file_name, {"format": "pt"})
-        if shards.is_sharded:
-            weight_map = {entries[name].fla_name: file for name, file in shards.tensor_to_filename.items()}
-            index = {"metadata": shards.metadata, "weight_map": weight_map}
-            (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    with whole_folder(destination) as folder, progress_bar(total, show_progress) as bar:
+        write_shards(
+            folder,
+            stored,
+            lambda names: _fla_tensors(source, [by_fla_name[name] for name in names], entries, dtypes, bar),
+            max_shard_size,
+        )
         if kept_aside:
             (folder / EXTRA_FILE).parent.mkdir()
             save_file(_copies(source, kept_aside, bar), folder / EXTRA_FILE)
@@ -123,10 +115,10 @@ def convert_to_blinkdl(
             is taken.
         OSError: If something cannot be read or written.
     """
-    source, destination = _absolute(source), _absolute(destination)
+    source, destination = absolute(source), absolute(destination)
     config = _read_config(source)
-    found = _open_folder(source)
-    sizes = _sizes_of(source, _shapes_in_blinkdl(source, found))
+    found = open_folder(source, EXTRA_FILE)
+    sizes = sizes_of(source, shapes_in_blinkdl(source, found))
     _check_epsilons(source, config, sizes)
     by_source = {entry.fla_name or name: (name, entry) for name, entry in all_entries(sizes).items()}
     tensors = {}
@@ -134,22 +126,23 @@ def convert_to_blinkdl(
         name, entry = by_source[fla_name]
         tensors[name] = entry.change.to_blinkdl(found[fla_name]).to(dtype or found[fla_name].dtype)
     total = sum(tensor.nbytes for tensor in tensors.values())
-    with whole_file(destination) as path, open(path, "wb") as file, _bar(total, show_progress) as bar:
+    with whole_file(destination) as path, open(path, "wb") as file, progress_bar(total, show_progress) as bar:
         torch.save(tensors, CallbackIOWrapper(bar.update, file, "write"))
     written = tuple(sorted({tensor.dtype for tensor in tensors.values()}, key=str))
     return Conversion(sizes, sum(tensor.numel() for tensor in tensors.values()), written)
 
 
-def _absolute(path: str | os.PathLike[str]) -> Path:
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """`path` from the root, without `~`."""
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
-def _bar(total_bytes: int, show_progress: bool) -> tqdm:
-    # `None` draws it only on a terminal
-    return tqdm(total=total_bytes, unit="B", unit_scale=True, disable=None if show_progress else True)
+def sizes_of(source: Path, shapes: dict[str, tuple[int, ...]]) -> Sizes:
+    """Sizes of a text model, from the shapes of exactly its tensors in BlinkDL's format.
 
-
-def _sizes_of(source: Path, shapes: dict[str, tuple[int, ...]]) -> Sizes:
+    Raises:
+        ValueError: If they are not those of an RWKV-7 model; names the file `source`.
+    """
     try:
         sizes = read_sizes(shapes)
         check_shapes(shapes, sizes)
@@ -180,9 +173,17 @@ def _copies(source: Path, names: Iterable[str], bar: tqdm) -> dict[str, torch.Te
 
 def _save_companions(folder: Path, sizes: Sizes, dtype: torch.dtype) -> bool:
     """Configuration, generation defaults and, for the World vocabulary, the tokenizer; whether there is one."""
-    config = RWKV7Config(
-        architectures=["RWKV7ForCausalLM"],
-        dtype=dtype,
+    config = text_config_of(sizes, architectures=["RWKV7ForCausalLM"], dtype=dtype)
+    config.save_pretrained(folder)
+    GenerationConfig.from_model_config(config).save_pretrained(folder)
+    if sizes.vocab == WORLD_VOCAB_SIZE:
+        RWKVWorldTokenizer().save_pretrained(folder)
+    return sizes.vocab == WORLD_VOCAB_SIZE
+
+
+def text_config_of(sizes: Sizes, **kwargs) -> RWKV7Config:
+    """Configuration of a checkpoint; more of its fields may be given."""
+    return RWKV7Config(
         vocab_size=sizes.vocab,
         hidden_size=sizes.hidden,
         intermediate_size=sizes.ffn,
@@ -195,12 +196,8 @@ def _save_companions(folder: Path, sizes: Sizes, dtype: torch.dtype) -> bool:
         gate_low_rank_dim=sizes.gate_rank,
         norm_eps=BLINKDL_NORM_EPS,
         group_norm_eps=None if sizes.head_dim * BLINKDL_NORM_EPS == BLINKDL_GROUP_NORM_EPS else BLINKDL_GROUP_NORM_EPS,
+        **kwargs,
     )
-    config.save_pretrained(folder)
-    GenerationConfig.from_model_config(config).save_pretrained(folder)
-    if sizes.vocab == WORLD_VOCAB_SIZE:
-        RWKVWorldTokenizer().save_pretrained(folder)
-    return sizes.vocab == WORLD_VOCAB_SIZE
 
 
 def _read_config(folder: Path) -> dict:
@@ -208,7 +205,7 @@ def _read_config(folder: Path) -> dict:
         raise FileNotFoundError(f"{folder}: no such folder")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: not a model folder, it holds no config.json")
-    return _read_json(folder / "config.json")
+    return read_json(folder / "config.json")
 
 
 def _check_epsilons(folder: Path, config: dict, sizes: Sizes) -> None:
@@ -220,37 +217,7 @@ def _check_epsilons(folder: Path, config: dict, sizes: Sizes) -> None:
             raise ValueError(f"{folder}: {name} is {value:g}, but all who read .pth files take {expected[name]:g}")
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, expected an object")
-    return content
-
-
-def _open_folder(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a folder by the names in its files, mapped: their bytes are read when used."""
-    files = [folder / SHARD_PATTERN.format(suffix="")]
-    if (folder / INDEX_FILE).is_file():
-        weight_map = _read_json(folder / INDEX_FILE).get("weight_map", {})
-        files = [folder / Path(name).name for name in sorted(set(weight_map.values()))]
-    if (folder / EXTRA_FILE).is_file():
-        files.append(folder / EXTRA_FILE)
-    tensors = {}
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file")
-        try:
-            with safe_open(file, framework="pt") as opened:
-                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dict)
-        except SafetensorError as error:
-            raise ValueError(f"{file}: not a safetensors file, or not a whole one ({error})") from error
-    return tensors
-
-
-def _shapes_in_blinkdl(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes_in_blinkdl(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     """The shapes that the tensors of a folder will have in a `.pth` file, by the names there."""
     layers = 1 + max((int(found[1]) for name in tensors if (found := _LAYER.match(name))), default=-1)
     if not 0 < layers <= len(tensors):

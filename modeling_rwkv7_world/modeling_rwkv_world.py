@@ -34,7 +34,7 @@ from ..kernels.linear_cpu import linear
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .encoders import build_audio_tower, encode_clips
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
-from .projectors import RWKVWorldAudioProjector, RWKVWorldVisionProjector
+from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector
 
 
 @auto_docstring(custom_intro="Outputs of the composite without its head.")
@@ -109,7 +109,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: a modality without a configuration is absent from the model
         if config.vision_config is not None:
             self.vision_tower = AutoModel.from_config(config.vision_config)
-            self.vision_projector = RWKVWorldVisionProjector(config)
+            self.vision_projector = VISION_PROJECTORS[config.vision_projector_type](config)
         # CODEPATH: a modality without a configuration is absent from the model
         if config.audio_config is not None:
             self.audio_tower = build_audio_tower(config.audio_config)
@@ -167,7 +167,8 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         if self.config.audio_config is None:
             raise ValueError("input_features were given to a model without an audio tower (audio_config is None).")
         frames = encode_clips(self.audio_tower, input_features.to(self.audio_tower.dtype), input_features_mask)
-        if input_features_mask is None:
+        # CODEPATH: WorldRWKV cut Whisper's output to the length of the clip only from March 2025 on
+        if input_features_mask is None or self.config.audio_whole_window:
             lengths = torch.full(frames.shape[:1], input_features.shape[-1], device=frames.device)
         else:
             lengths = input_features_mask.sum(dim=-1).to(frames.device)

@@ -13,6 +13,8 @@
 # limitations under the License.
 """Projectors from encoder features to token embeddings, as in WorldRWKV."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -20,19 +22,50 @@ from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 
 
 class RWKVWorldVisionProjector(nn.Module):
-    """A ReLU MLP `y` with the residual `y + LayerNorm(y)` (WorldRWKV's `VisualAdapter`)."""
+    """A ReLU MLP `y` with the residual `y + LayerNorm(y)`, after a convolution over the features where the
+    configuration asks for one (WorldRWKV's `VisualAdapter`)."""
 
     def __init__(self, config: RWKVWorldConfig):
         super().__init__()
         hidden_size = config.text_config.hidden_size
+        self.conv = None
+        if config.vision_projector_convolution is not None:
+            encoder_dim = config.vision_config.hidden_size
+            self.conv = nn.Conv1d(encoder_dim, encoder_dim, *config.vision_projector_convolution, bias=False)
         self.linear_1 = nn.Linear(config.vision_config.hidden_size, config.vision_projector_hidden_size)
         self.linear_2 = nn.Linear(config.vision_projector_hidden_size, hidden_size)
         self.norm = nn.LayerNorm(hidden_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(images, patches, encoder hidden) -> (images, patches, text hidden)."""
+        """(images, features, encoder hidden) -> (images, tokens, text hidden)."""
+        if self.conv is not None:
+            features = self.conv(features.transpose(1, 2)).transpose(1, 2)  # (images, tokens, encoder hidden)
         projected = self.linear_2(torch.relu(self.linear_1(features)))
         return projected + self.norm(projected)
+
+
+class RWKVWorldPixelShuffleProjector(nn.Module):
+    """One matrix over squares of `scale_factor` by `scale_factor` patches (WorldRWKV's `ModalityProjector`)."""
+
+    def __init__(self, config: RWKVWorldConfig):
+        super().__init__()
+        factor = self.scale_factor = config.vision_projector_scale_factor
+        hidden_size = config.vision_config.hidden_size
+        self.linear = nn.Linear(hidden_size * factor**2, config.text_config.hidden_size, bias=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(images, patches, encoder hidden) -> (images, patches / scale_factor**2, text hidden).
+
+        Raises:
+            ValueError: If the patches make no square grid, or one that the factor does not divide.
+        """
+        images, patches, hidden_size = features.shape
+        factor, side = self.scale_factor, math.isqrt(patches)
+        if side**2 != patches or side % factor:
+            raise ValueError(f"{patches} patches make no square grid whose side {factor} divides.")
+        # (images, rows, factor, columns, factor, hidden) -> (images, rows, columns, factor, factor, hidden)
+        squares = features.view(images, side // factor, factor, side // factor, factor, hidden_size).transpose(2, 3)
+        return self.linear(squares.reshape(images, (side // factor) ** 2, factor**2 * hidden_size))
 
 
 class RWKVWorldAudioProjector(nn.Module):
@@ -50,3 +83,10 @@ class RWKVWorldAudioProjector(nn.Module):
         """(clips, frames, encoder hidden) -> (clips, tokens, text hidden)."""
         frames = self.conv(features.transpose(1, 2)).transpose(1, 2)  # (clips, tokens, width)
         return self.linear_2(torch.relu(self.linear_1(frames)))
+
+
+# By `vision_projector_type`
+VISION_PROJECTORS = {
+    "mlp": RWKVWorldVisionProjector,
+    "pixel_shuffle": RWKVWorldPixelShuffleProjector,
+}

@@ -130,3 +130,82 @@ WORLD_CHAT_TEMPLATE = """\
 {{- '\\x16Assistant:' -}}
 {%- endif -%}
 """
+
+# WorldRWKV's checkpoints know the layout of their own era alone. A template of it is these settings, then one body:
+#   image, audio   what stands for a picture or clip
+#   media_inside   whether they stand inside the turn, after the colon, or before the turn
+#   space          what follows the colon; the answer that `generate` gives begins with it
+#   every_turn     whether every turn is opened by a control character, or only the conversation
+#   may_be_silent  whether a turn without text is not written, as with models that are only listened to
+_ERA_SETTINGS = """\
+{{%- set image, audio = '{image}', '<|audio_pad|>' -%}}
+{{%- set media_inside, space, every_turn, may_be_silent = {media_inside}, '{space}', {every_turn}, {may_be_silent} -%}}
+"""
+
+_ERA_BODY = """\
+{%- macro media(content) -%}
+{%- for item in content if content is not string -%}
+{%- if item['type'] == 'image' -%}
+{{- image -}}
+{%- elif item['type'] == 'audio' -%}
+{{- audio -}}
+{%- elif item['type'] != 'text' -%}
+{{- raise_exception('Unknown content type ' ~ item['type'] ~ ': expected text, image or audio.') -}}
+{%- endif -%}
+{%- endfor -%}
+{%- endmacro -%}
+{%- macro text(content) -%}
+{%- if content is string -%}
+{{- content -}}
+{%- else -%}
+{%- for item in content if item['type'] == 'text' -%}
+{{- item['text'] -}}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- for message in messages -%}
+{%- if message['role'] not in ['system', 'user', 'assistant'] -%}
+{{- raise_exception('Unknown role ' ~ message['role'] ~ ': expected system, user or assistant.') -}}
+{%- endif -%}
+{%- if not media_inside -%}
+{{- media(message['content']) -}}
+{%- endif -%}
+{%- if text(message['content']) or not may_be_silent -%}
+{{- '\\x16' if every_turn or loop.first -}}
+{{- message['role'] | capitalize ~ ':' -}}
+{%- if media_inside -%}
+{{- media(message['content']) -}}
+{%- endif -%}
+{%- if message['role'] == 'assistant' -%}
+{%- generation -%}
+{{- space ~ text(message['content']).removeprefix(space) ~ '\\x17' -}}
+{%- endgeneration -%}
+{%- else -%}
+{{- space ~ text(message['content']) ~ '\\x17' -}}
+{%- endif -%}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '\\x16Assistant:' if every_turn else 'Assistant:' -}}
+{%- endif -%}
+"""
+
+
+def _era_template(image="<|image_pad|>", media_inside=False, space=" ", every_turn=True, may_be_silent=False) -> str:
+    options = {"media_inside": media_inside, "every_turn": every_turn, "may_be_silent": may_be_silent}
+    jinja_options = {name: str(value).lower() for name, value in options.items()}
+    return _ERA_SETTINGS.format(image=image, space=space, **jinja_options) + _ERA_BODY
+
+
+_PADS_THEN_END = _era_template(image="<|image_pad|><|vision_end|>")
+
+# By era of WorldRWKV (docs/MODELS.md); "speech" is what its models with ears were trained on in every era
+ERA_CHAT_TEMPLATES = {
+    "E1": _era_template(every_turn=False),
+    "E2": _era_template(),
+    "E3": _PADS_THEN_END,
+    "E4": _PADS_THEN_END,
+    "E5": _era_template(image="<|vision_start|><|image_pad|><|vision_end|>", media_inside=True, space=""),
+    "E6": _era_template(media_inside=True, space=""),
+    "speech": _era_template(may_be_silent=True),
+}

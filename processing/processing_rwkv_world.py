@@ -16,12 +16,13 @@
 from functools import partial
 
 import numpy as np
+from transformers import AutoImageProcessor
 from transformers.image_utils import get_image_size, to_numpy_array
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.utils import auto_docstring
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
-from ..configuration.feature_lengths import audio_frame_length, convolution_length
+from ..configuration.feature_lengths import audio_frame_length, convolution_length, image_token_length
 from .chat_templates import TURN_END, TURN_START, WORLD_CHAT_TEMPLATE
 from .media import list_clips, read_audio_block, read_clip, read_images
 
@@ -40,9 +41,12 @@ class RWKVWorldProcessor(ProcessorMixin):
         patch_size=None,
         num_additional_image_tokens=0,
         vision_feature_select_strategy="full",
+        vision_projector_convolution=None,
+        vision_patches_per_token=1,
         audio_encoder_convolutions=None,
         audio_max_frames=None,
         audio_projector_convolution=None,
+        audio_whole_window=False,
         **kwargs,
     ):
         r"""
@@ -52,21 +56,30 @@ class RWKVWorldProcessor(ProcessorMixin):
             Class and register tokens that the vision encoder puts in front of the patches.
         vision_feature_select_strategy (`str`, *optional*, defaults to `"full"`):
             `"full"` if the model keeps every feature, `"default"` if it keeps only those of patches.
+        vision_projector_convolution (`list[int]`, *optional*):
+            (kernel size, stride, padding) of the vision projector's convolution.
+        vision_patches_per_token (`int`, *optional*, defaults to 1):
+            Patches that the vision projector makes one token of.
         audio_encoder_convolutions (`list[list[int]]`, *optional*):
             (kernel size, stride, padding) of the convolutions that shorten a clip inside the audio encoder.
         audio_max_frames (`int`, *optional*):
             Most frames that the audio encoder gives.
         audio_projector_convolution (`list[int]`, *optional*):
             (kernel size, stride, padding) of the speech projector's convolution.
+        audio_whole_window (`bool`, *optional*, defaults to `False`):
+            Whether a clip makes as many features as the padded input has, not only those of its own length.
         """
         if tokenizer is None:
             raise ValueError("RWKVWorldProcessor needs a tokenizer.")
         self.patch_size = patch_size
         self.num_additional_image_tokens = num_additional_image_tokens
         self.vision_feature_select_strategy = vision_feature_select_strategy
+        self.vision_projector_convolution = vision_projector_convolution
+        self.vision_patches_per_token = vision_patches_per_token
         self.audio_encoder_convolutions = audio_encoder_convolutions
         self.audio_max_frames = audio_max_frames
         self.audio_projector_convolution = audio_projector_convolution
+        self.audio_whole_window = audio_whole_window
         self.image_token, self.image_token_id = tokenizer.image_token, tokenizer.image_token_id
         self.audio_token, self.audio_token_id = tokenizer.audio_token, tokenizer.audio_token_id
 
@@ -94,21 +107,32 @@ class RWKVWorldProcessor(ProcessorMixin):
             options["patch_size"] = config.vision_config.patch_size
             options["num_additional_image_tokens"] = config.num_additional_image_tokens
             options["vision_feature_select_strategy"] = config.vision_feature_select_strategy
+            options["vision_projector_convolution"] = config.vision_projector_convolution
+            options["vision_patches_per_token"] = config.vision_patches_per_token
         if config.audio_config is not None:
             options["audio_encoder_convolutions"] = config.audio_encoder_convolutions
             options["audio_max_frames"] = config.audio_max_frames
             options["audio_projector_convolution"] = config.audio_projector_convolution
+            options["audio_whole_window"] = config.audio_whole_window
         return cls(image_processor, feature_extractor, tokenizer, chat_template=chat_template, **options)
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
         """Loads the parts that were saved, and `None` for those this processor does not have."""
         saved = [name for name in cls.get_attributes() if name == "tokenizer" or name in (processor_dict or {})]
+        # The originals resize with Pillow; tensors are resized to other pixels, which shows in the logits
+        backend = kwargs.pop("backend", "pil")
+        image_processor = None
+        if "image_processor" in saved:
+            saved.remove("image_processor")
+            image_processor = AutoImageProcessor.from_pretrained(
+                pretrained_model_name_or_path, backend=backend, **kwargs
+            )
         loader = type(cls.__name__, (cls,), {"get_attributes": partial(list, saved)})
         parts = super(RWKVWorldProcessor, loader)._get_arguments_from_pretrained(
             pretrained_model_name_or_path, processor_dict, **kwargs
         )
-        by_name = dict(zip(saved, parts, strict=True))
+        by_name = dict(zip(saved, parts, strict=True)) | {"image_processor": image_processor}
         return [by_name.get(name) for name in cls.get_attributes()]
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
@@ -166,12 +190,14 @@ class RWKVWorldProcessor(ProcessorMixin):
 
     def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the clip."""
-        length = int(np.asarray(audio_inputs["input_features_mask"][audio_idx]).sum())
+        mask = np.asarray(audio_inputs["input_features_mask"][audio_idx])
+        length = mask.size if self.audio_whole_window else int(mask.sum())
         return self.audio_token * self._num_audio_tokens(length)
 
     def _num_image_tokens(self, height: int, width: int) -> int:
         patches = (height // self.patch_size) * (width // self.patch_size)
-        return patches + (self.num_additional_image_tokens if self.vision_feature_select_strategy == "full" else 0)
+        features = patches + (self.num_additional_image_tokens if self.vision_feature_select_strategy == "full" else 0)
+        return image_token_length(features, self.vision_projector_convolution, self.vision_patches_per_token)
 
     def _num_audio_tokens(self, length: int) -> int:
         frames = audio_frame_length(length, self.audio_encoder_convolutions, self.audio_max_frames)

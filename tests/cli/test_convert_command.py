@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.blinkdl import Sizes, random_checkpoint
+from helpers.commands import convert_refusal as refusal
 from rwkv7_world import RWKV7ForCausalLM
 from rwkv7_world.cli.main import build_parser, main
 
@@ -16,17 +17,6 @@ from rwkv7_world.cli.main import build_parser, main
 def pth(tmp_path: Path) -> Path:
     torch.save(random_checkpoint(Sizes(layer_0_has_v=True)), tmp_path / "model.pth")
     return tmp_path / "model.pth"
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
-    """Runs `convert` with `argv`, checks that it refuses in exactly one line, and returns that line's message."""
-    try:
-        status = main(["convert", *map(str, argv)])
-    except SystemExit as exit_:
-        status = exit_.code
-    out, err = capsys.readouterr()
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    return err.removeprefix("rwkv7-world: error: ").strip()
 
 
 def test_there_and_back(pth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

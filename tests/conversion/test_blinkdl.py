@@ -346,7 +346,7 @@ def test_failure_half_way_leaves_nothing(tmp_path, monkeypatch):
         if len(calls) == 3:
             raise OSError("No space left on device")
 
-    monkeypatch.setattr("rwkv7_world.conversion.blinkdl.save_file", save_one_shard)
+    monkeypatch.setattr("rwkv7_world.conversion.folder.save_file", save_one_shard)
     with pytest.raises(OSError, match="No space left"):
         convert_to_hub(tmp_path / "a.pth", tmp_path / "hub", max_shard_size=200_000)
     assert len(calls) == 3 and [path.name for path in tmp_path.iterdir()] == ["a.pth"]

@@ -720,6 +720,27 @@ def test_projector_widths_follow_the_text_model_unless_given():
     assert model.model.audio_projector.conv.weight.shape == (40, 16, 3)
 
 
+def test_pixel_shuffle_makes_one_token_of_a_square_of_patches_and_learns():
+    options = {"vision_projector_type": "pixel_shuffle", "vision_projector_scale_factor": 3}
+    model, processor = composite("siglip", None, **options), tiny_processor("siglip", None, **options)
+    inputs = processor(text="a<|image_pad|>b", images=random_image(), return_tensors="pt")
+    assert NUM_PATCHES == 9 and (inputs["input_ids"] == model.config.image_token_id).sum() == 1
+    with torch.enable_grad():
+        model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    assert model.model.vision_projector.linear.weight.grad.abs().sum() > 0
+
+
+def test_pixel_shuffle_refuses_a_grid_that_it_cannot_divide():
+    model = composite("siglip", None, vision_projector_type="pixel_shuffle", vision_projector_scale_factor=2)
+    with pytest.raises(ValueError, match="9 patches make no square grid whose side 2 divides"):
+        model.get_image_features(pictures(1))
+
+
+def test_an_unknown_projector_is_refused():
+    with pytest.raises(Exception, match="vision_projector_type"):
+        RWKVWorldConfig(vision_projector_type="smell")
+
+
 def test_an_unknown_select_strategy_is_refused():
     with pytest.raises(Exception, match="vision_feature_select_strategy"):
         tiny_config("clip", vision_feature_select_strategy="all")

@@ -1,0 +1,89 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of a model folder: safetensors, whole or in shards with their index."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from huggingface_hub.serialization import split_state_dict_into_shards_factory
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+
+INDEX_FILE = "model.safetensors.index.json"
+SHARD_PATTERN = "model{suffix}.safetensors"
+
+
+def write_shards(
+    folder: Path,
+    sizes: dict[str, int],
+    read: Callable[[list[str]], dict[str, torch.Tensor]],
+    max_shard_size: int | str,
+) -> None:
+    """Writes the weights of a model into `folder`, one shard in memory at a time.
+
+    Args:
+        folder: An existing folder.
+        sizes: Bytes of every tensor, by name.
+        read: Gives the tensors of the names asked for.
+        max_shard_size: Largest file, in bytes or as "5GB".
+    """
+    shards = split_state_dict_into_shards_factory(
+        sizes, get_storage_size=lambda size: size, filename_pattern=SHARD_PATTERN, max_shard_size=max_shard_size
+    )
+    for file_name, names in shards.filename_to_tensors.items():
+        save_file(read(names), folder / file_name, {"format": "pt"})
+    if shards.is_sharded:
+        index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def open_folder(folder: Path, *extra_files: str) -> dict[str, torch.Tensor]:
+    """All tensors of a folder by the names in its files, mapped: their bytes are read when used.
+
+    Args:
+        folder: A folder with `model.safetensors`, or shards of it with their index.
+        extra_files: More files to read, where they exist.
+
+    Raises:
+        FileNotFoundError: If a file of weights is missing.
+        ValueError: If one is damaged.
+    """
+    files = [folder / SHARD_PATTERN.format(suffix="")]
+    if (folder / INDEX_FILE).is_file():
+        weight_map = read_json(folder / INDEX_FILE).get("weight_map", {})
+        files = [folder / Path(name).name for name in sorted(set(weight_map.values()))]
+    files += [folder / name for name in extra_files if (folder / name).is_file()]
+    tensors = {}
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file")
+        try:
+            with safe_open(file, framework="pt") as opened:
+                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dict)
+        except SafetensorError as error:
+            raise ValueError(f"{file}: not a safetensors file, or not a whole one ({error})") from error
+    return tensors
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON file ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def progress_bar(total_bytes: int, show: bool) -> tqdm:
+    """A bar on stderr, drawn if that is a terminal and `show` is true."""
+    return tqdm(total=total_bytes, unit="B", unit_scale=True, disable=None if show else True)
