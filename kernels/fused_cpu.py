@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What surrounds the recurrence in a layer, in inference on a CPU: four functions in C++ instead of many of torch.
 
-They are those of `fused_triton.py` without gradients, and compute in float32 whatever the dtype (`fused_cpu.cpp`,
-built on first use). `modeling_rwkv7.py` holds the same in plain PyTorch.
+They are those of `fused_triton.py`, which describes them, without gradients, and compute in float32 whatever the dtype
+(`fused_cpu.cpp`, built on first use). `modeling_rwkv7.py` holds the same in plain PyTorch.
 """
 
 import ctypes
@@ -32,12 +32,7 @@ def is_fused(*tensors: torch.Tensor) -> bool:
 
 
 def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, *mixes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """`x + (previous - x) * mix` for each of the mixes.
-
-    Args:
-        hidden_states, previous: (batch, time, hidden).
-        mixes: Of `hidden` numbers each, in any shape.
-    """
+    """As in `fused_triton.py`."""
     x, previous = hidden_states.contiguous(), previous.contiguous()
     mixes = [mix.contiguous() for mix in mixes]
     out = [torch.empty_like(x) for _ in mixes]
@@ -49,15 +44,7 @@ def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, *mixes: torc
 def prepare_keys(
     k: torch.Tensor, a: torch.Tensor, k_k: torch.Tensor, k_a: torch.Tensor, head_dim: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The key that writes `k (1 + (a - 1) k_a)`, and `-kk` and `kk a` with `kk` the direction of `k k_k` in each head.
-
-    Args:
-        k, a: (batch, time, hidden).
-        k_k, k_a: (hidden,).
-
-    Returns:
-        Three tensors (batch, time, hidden).
-    """
+    """As in `fused_triton.py`."""
     inputs = [x.contiguous() for x in (k, a, k_k, k_a)]
     out = [torch.empty_like(inputs[0]) for _ in range(3)]
     _library().prepare_keys(*map(Rows.of, inputs), *map(Rows.of, out), *_extent(inputs[0]), head_dim)
@@ -75,18 +62,7 @@ def gated_output(
     bias: torch.Tensor,
     eps: float,
 ) -> torch.Tensor:
-    """`(group_norm(y) + sum(r k r_k) v) g`, a group and a sum for each head.
-
-    Args:
-        y, r, k, v: (batch, time, heads, head_dim).
-        g: (batch, time, hidden).
-        r_k: (heads, head_dim).
-        weight, bias: (hidden,), of the group norm.
-        eps: Of the group norm.
-
-    Returns:
-        (batch, time, hidden).
-    """
+    """As in `fused_triton.py`."""
     inputs = [x.contiguous() for x in (y, r, k, v, g, r_k, weight, bias)]
     out = torch.empty_like(inputs[4])
     _library().gated_output(*map(Rows.of, inputs), Rows.of(out), eps, *_extent(out), y.shape[-1])
@@ -94,7 +70,7 @@ def gated_output(
 
 
 def squared_relu(x: torch.Tensor) -> torch.Tensor:
-    """`relu(x)^2`, of any shape."""
+    """As in `fused_triton.py`."""
     x = x.contiguous()
     out = torch.empty_like(x)
     _library().squared_relu(Rows.of(x), Rows.of(out), x.numel())

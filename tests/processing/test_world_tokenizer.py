@@ -195,6 +195,27 @@ class TestStockConveniences:
         said = [i for i, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
         assert TOKENIZER.decode(said) == " 𠮷野家 🦤!\n\n"
 
+    @pytest.mark.parametrize("side, kept", [("left", slice(-3, None)), ("right", slice(3))])
+    def test_truncation_keeps_the_other_side(self, side, kept):
+        ids = REFERENCE.encode("one two three four five six")
+        tokenizer = copy.deepcopy(TOKENIZER)
+        tokenizer.truncation_side = side
+        assert ids_of(tokenizer, "one two three four five six", truncation=True, max_length=3) == ids[kept]
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_padding_goes_where_it_is_told(self, side):
+        batch = TOKENIZER(["one", "one two three"], padding=True, padding_side=side)
+        padding = [0] * (len(batch.input_ids[1]) - 1)
+        word = REFERENCE.encode("one")
+        assert batch.input_ids[0] == (padding + word if side == "left" else word + padding)
+
+    def test_an_added_token_is_one_token_and_is_saved(self, tmp_path):
+        tokenizer = copy.deepcopy(TOKENIZER)
+        assert tokenizer.add_tokens(["<tool>"]) == 1
+        tokenizer.save_pretrained(tmp_path)
+        for each in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+            assert ids_of(each, "a<tool>b") == [*REFERENCE.encode("a"), 65536, *REFERENCE.encode("b")]
+
     def test_spaces_before_punctuation_survive_decoding(self):
         assert TOKENIZER.decode(ids_of(TOKENIZER, "a . b , c 's")) == "a . b , c 's"
 
