@@ -48,22 +48,53 @@ inline float sum_of(int64_t n, const Term& term) {
 
 extern "C" {
 
-// out[m] = x + (previous - x) mixes[m]; x and previous (tokens, hidden), mixes (count, hidden).
-void mix_tokens(Rows x, Rows previous, const Rows* mixes, const Rows* out, int64_t count, int64_t tokens,
-                int64_t hidden) {
+// out[m] = x + (previous - x) mixes[m]; x (batch, time, hidden), mixes (count, hidden). Previous is of the shape of x or,
+// if `shifts`, holds the token before each row, (batch, hidden): then every other token's is the one before it in x.
+void mix_tokens(Rows x, Rows previous, const Rows* mixes, const Rows* out, int64_t count, int64_t shifts, int64_t time,
+                int64_t tokens, int64_t hidden) {
   Floats mix(count * hidden);
   for (int64_t m = 0; m < count; m++) load_row(mixes[m], 0, hidden, mix.data() + m * hidden);
   over_tokens(tokens, hidden * count, [&](int64_t begin, int64_t end) {
     Floats now(hidden), delta(hidden), mixed(hidden);
     for (int64_t t = begin; t < end; t++) {
       load_row(x, t * hidden, hidden, now.data());
-      load_row(previous, t * hidden, hidden, delta.data());
+      if (!shifts)
+        load_row(previous, t * hidden, hidden, delta.data());
+      else if (t % time == 0)
+        load_row(previous, t / time * hidden, hidden, delta.data());
+      else
+        load_row(x, (t - 1) * hidden, hidden, delta.data());
       for (int64_t i = 0; i < hidden; i++) delta[i] -= now[i];
       for (int64_t m = 0; m < count; m++) {
         const float* share = mix.data() + m * hidden;
         for (int64_t i = 0; i < hidden; i++) mixed[i] = now[i] + delta[i] * share[i];
         store_row(out[m], t * hidden, hidden, mixed.data());
       }
+    }
+  });
+}
+
+// log_decay = scale sigmoid(w), rate = sigmoid(a) and, unless `v_gate` is null, value = v + (v_first - v) sigmoid(v_gate);
+// all (tokens, hidden). log_decay is float32.
+void activate_gates(Rows w, Rows a, Rows v_gate, Rows v, Rows v_first, Rows log_decay, Rows rate, Rows value, float scale,
+                    int64_t tokens, int64_t hidden) {
+  over_tokens(tokens, hidden * 4, [&](int64_t begin, int64_t end) {
+    Floats x(hidden), now(hidden), first(hidden);
+    const auto load_sigmoid = [&](const Rows& rows, int64_t at, float factor) {
+      load_row(rows, at, hidden, x.data());
+      for (int64_t i = 0; i < hidden; i++) x[i] = factor / (1.0f + exp_float(-x[i]));
+    };
+    for (int64_t at = begin * hidden; at < end * hidden; at += hidden) {
+      load_sigmoid(w, at, scale);
+      store_row(log_decay, at, hidden, x.data());
+      load_sigmoid(a, at, 1.0f);
+      store_row(rate, at, hidden, x.data());
+      if (!v_gate.data) continue;
+      load_sigmoid(v_gate, at, 1.0f);
+      load_row(v, at, hidden, now.data());
+      load_row(v_first, at, hidden, first.data());
+      for (int64_t i = 0; i < hidden; i++) now[i] += (first[i] - now[i]) * x[i];
+      store_row(value, at, hidden, now.data());
     }
   });
 }

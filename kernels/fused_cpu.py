@@ -1,9 +1,10 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What surrounds the recurrence in a layer, in inference on a CPU: four functions in C++ instead of many of torch.
+"""What surrounds the recurrence in a layer, in inference on a CPU: five functions in C++ instead of many of torch.
 
-They are those of `fused_triton.py`, which describes them, without gradients, and compute in float32 whatever the dtype
-(`fused_cpu.cpp`, built on first use). `modeling_rwkv7.py` holds the same in plain PyTorch.
+They have no gradients and compute in float32 whatever the dtype (`fused_cpu.cpp`, built on first use). All but
+`activate_gates` are those of `fused_triton.py`, which describes them. `modeling_rwkv7.py` holds the same in plain
+PyTorch.
 """
 
 import ctypes
@@ -32,13 +33,39 @@ def is_fused(*tensors: torch.Tensor) -> bool:
 
 
 def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, *mixes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """As in `fused_triton.py`."""
+    """As in `fused_triton.py`; where `previous` is (batch, hidden), it is the token before each row of tokens."""
     x, previous = hidden_states.contiguous(), previous.contiguous()
     mixes = [mix.contiguous() for mix in mixes]
     out = [torch.empty_like(x) for _ in mixes]
     arrays = [(Rows * len(mixes))(*map(Rows.of, tensors)) for tensors in (mixes, out)]
-    _library().mix_tokens(Rows.of(x), Rows.of(previous), *arrays, len(mixes), *_extent(x))
+    shifts = previous.dim() < x.dim()
+    _library().mix_tokens(Rows.of(x), Rows.of(previous), *arrays, len(mixes), shifts, x.shape[-2], *_extent(x))
     return tuple(out)
+
+
+def activate_gates(
+    w: torch.Tensor,
+    a: torch.Tensor,
+    v: torch.Tensor,
+    v_gate: torch.Tensor | None,
+    v_first: torch.Tensor | None,
+    log_decay_scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What the low-rank outputs `w`, `a` and `v_gate` stand for: the log decay, the learning rate, the mixed value.
+
+    Args:
+        w, a, v, v_gate, v_first: (batch, time, hidden). Without `v_gate` the value stays `v`.
+        log_decay_scale: The log decay at `w` of infinity.
+
+    Returns:
+        `log_decay_scale * sigmoid(w)` in float32, `sigmoid(a)` and `v + (v_first - v) * sigmoid(v_gate)`.
+    """
+    inputs = [None if x is None else x.contiguous() for x in (w, a, v_gate, v, v_first)]
+    log_decay, rate = torch.empty_like(inputs[0], dtype=torch.float32), torch.empty_like(inputs[1])
+    value = v if v_gate is None else torch.empty_like(inputs[3])
+    rows = map(Rows.of, (*inputs, log_decay, rate, value))
+    _library().activate_gates(*rows, log_decay_scale, *_extent(log_decay))
+    return log_decay, rate, value
 
 
 def prepare_keys(
@@ -97,10 +124,11 @@ def _library() -> ctypes.CDLL | str:
         return str(error)
     keep_freed_memory()  # here, as only inference on a CPU comes by
     integers, rows = [ctypes.c_int64], [Rows]
-    library.mix_tokens.argtypes = rows * 2 + [ctypes.POINTER(Rows)] * 2 + integers * 3
+    library.mix_tokens.argtypes = rows * 2 + [ctypes.POINTER(Rows)] * 2 + integers * 5
+    library.activate_gates.argtypes = rows * 8 + [ctypes.c_float] + integers * 2
     library.prepare_keys.argtypes = rows * 7 + integers * 3
     library.gated_output.argtypes = rows * 9 + [ctypes.c_float] + integers * 3
     library.squared_relu.argtypes = rows * 2 + integers
-    for name in ("mix_tokens", "prepare_keys", "gated_output", "squared_relu"):
+    for name in ("mix_tokens", "activate_gates", "prepare_keys", "gated_output", "squared_relu"):
         getattr(library, name).restype = None
     return library

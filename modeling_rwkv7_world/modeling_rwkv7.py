@@ -67,13 +67,27 @@ class RWKV7LowRank(nn.Module):
 
 
 def shift_tokens(
-    hidden_states: torch.Tensor, layout: TokenLayout, cache: RWKV7Cache | None, layer_idx: int, state_idx: int
+    hidden_states: torch.Tensor,
+    layout: TokenLayout,
+    cache: RWKV7Cache | None,
+    layer_idx: int,
+    state_idx: int,
+    fused: ModuleType | None,
 ) -> torch.Tensor:
-    """The previous token of every token, (batch, time, hidden), through the cache if there is one."""
+    """What `mix_tokens` takes as the previous tokens, through the cache if there is one.
+
+    (batch, time, hidden), or (batch, hidden), only the token before each row, where the kernels shift by themselves.
+    """
     if cache is None:
-        return layout.shift(hidden_states, torch.zeros_like(hidden_states[:, 0]))[0]
-    previous, last = layout.shift(hidden_states, cache.get_shift_state(layer_idx, state_idx, hidden_states))
-    cache.update_shift_state(last, layer_idx, state_idx)
+        carried = torch.zeros_like(hidden_states[:, 0])
+    else:
+        carried = cache.get_shift_state(layer_idx, state_idx, hidden_states)
+    if fused is fused_cpu and layout.previous is None:
+        previous, last = carried.clone(), hidden_states[:, -1]  # the cache overwrites it in place
+    else:
+        previous, last = layout.shift(hidden_states, carried)
+    if cache is not None:
+        cache.update_shift_state(last, layer_idx, state_idx)
     return previous
 
 
@@ -92,11 +106,24 @@ def mix_tokens(
     mixes: tuple[torch.Tensor, ...],
     fused: ModuleType | None,
 ) -> tuple[torch.Tensor, ...]:
-    """For each of the mixes every token with that much of the previous one, (batch, time, hidden)."""
+    """For each of the mixes every token with that much of the previous one (`shift_tokens`), (batch, time, hidden)."""
     if fused:
         return fused.mix_tokens(hidden_states, previous, *mixes)
     delta = previous - hidden_states
     return tuple(torch.addcmul(hidden_states, delta, mix) for mix in mixes)
+
+
+def activate_gates(
+    w: torch.Tensor,
+    a: torch.Tensor,
+    v: torch.Tensor,
+    v_gate: torch.Tensor | None,
+    v_first: torch.Tensor | None,
+    log_decay_scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The log decay, learning rate and value, (batch, time, hidden): `activate_gates` of `kernels/fused_cpu.py`."""
+    log_decay = log_decay_scale * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
+    return log_decay, a.sigmoid(), v if v_gate is None else torch.lerp(v, v_first, v_gate.sigmoid())
 
 
 class RWKV7Attention(nn.Module):
@@ -144,16 +171,14 @@ class RWKV7Attention(nn.Module):
         state = None if past_key_values is None else past_key_values.get_recurrent_state(self.layer_idx)
         mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
         fused = fused_operators(hidden_states, self.head_dim, (*mixes, self.k_k, self.k_a, self.r_k))
-        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX)
+        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX, fused)
         x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(hidden_states, previous, mixes, fused)
         r, k, v = linear(self.r_proj, x_r), linear(self.k_proj, x_k), linear(self.v_proj, x_v)
-        w, a, g = self.w_lora(x_w), self.a_lora(x_a).sigmoid(), self.g_lora(x_g)
-
-        if self.layer_idx == 0:
-            v_first = v
-        else:
-            v = torch.lerp(v, v_first, self.v_lora(x_v).sigmoid())
-        log_decay = LOG_DECAY_SCALE * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
+        w, a, g = self.w_lora(x_w), self.a_lora(x_a), self.g_lora(x_g)
+        v_gate = self.v_lora(x_v) if self.layer_idx > 0 else None
+        v_first = v if self.layer_idx == 0 else v_first
+        activate = fused_cpu.activate_gates if fused is fused_cpu else activate_gates
+        log_decay, a, v = activate(w, a, v, v_gate, v_first, LOG_DECAY_SCALE)
         r, log_decay, v = (self._heads(x) for x in (r, log_decay, v))
         k, removal, replacement = self._prepare_keys(k, a, fused)
         inputs = (r, log_decay, k, v, removal, replacement)
@@ -220,7 +245,7 @@ class RWKV7FeedForward(nn.Module):
     ) -> torch.Tensor:
         """(batch, time, hidden) in and out."""
         fused = fused_operators(hidden_states, self.config.head_dim, (self.x_k,))
-        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX)
+        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX, fused)
         key = linear(self.key, *mix_tokens(hidden_states, previous, (self.x_k,), fused))
         return linear(self.value, fused.squared_relu(key) if fused else torch.relu(key).square())
 

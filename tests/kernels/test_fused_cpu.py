@@ -47,6 +47,19 @@ def test_mixes(size, dtype, count):
         assert_near(actual, x.double() + (previous.double() - x.double()) * mix.double(), dtype)
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+def test_gates(size, dtype, mixed):
+    batch, time, heads, head_dim = size
+    w, a, v, v_gate, v_first = (random(batch, time, heads * head_dim, dtype=dtype, seed=seed) for seed in range(5))
+    w[..., 0], w[..., 1] = torch.inf, -torch.inf
+    gate = v_gate if mixed else None
+    log_decay, rate, value = fused_cpu.activate_gates(w, a, v, gate, v_first, -0.5)
+    assert_near(log_decay, -0.5 * w.double().sigmoid(), torch.float32)
+    assert_near(rate, a.double().sigmoid(), dtype)
+    v, v_gate, v_first = (x.double() for x in (v, v_gate, v_first))
+    assert_near(value, torch.lerp(v, v_first, v_gate.sigmoid()) if mixed else v, dtype)
+
+
 def test_keys(size, dtype):
     batch, time, heads, head_dim = size
     k, a = (random(batch, time, heads * head_dim, dtype=dtype, seed=seed) for seed in (0, 1))
@@ -113,17 +126,17 @@ class TestInTheModel:
 
             monkeypatch.setattr(fused_cpu, name, watched)
 
-        for name in ("mix_tokens", "prepare_keys", "gated_output", "squared_relu"):
+        for name in ("mix_tokens", "activate_gates", "prepare_keys", "gated_output", "squared_relu"):
             watch(name, getattr(fused_cpu, name))
         return calls
 
-    def test_inference_uses_all_four_and_training_none(self, calls):
+    def test_inference_uses_all_of_them_and_training_none(self, calls):
         model, ids = tiny_model(num_hidden_layers=1), random_ids(2, 5)
         trained = model(ids).logits
         assert calls == []
         with torch.no_grad():
             torch.testing.assert_close(model(ids).logits, trained, rtol=1e-4, atol=1e-5)
-        assert calls == ["mix_tokens", "prepare_keys", "gated_output", "mix_tokens", "squared_relu"]
+        assert calls == ["mix_tokens", "activate_gates", "prepare_keys", "gated_output", "mix_tokens", "squared_relu"]
 
     @torch.no_grad()
     def test_a_watched_norm_runs_as_a_module(self, calls):
