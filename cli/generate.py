@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import PROGRAM, number, quiet_libraries
-from .inputs import check_audio, check_image
+from .inputs import check_audio, check_file, check_image
 from .loading import (
     DTYPES,
     QUANTIZED_BITS,
@@ -36,6 +36,7 @@ _EPILOG = f"""\
 examples:
   {PROGRAM} generate MODEL "What is in the picture?" --image photo.png
   {PROGRAM} generate MODEL "Write down what is said." --audio clip.wav
+  {PROGRAM} generate MODEL "What happens here?" --video film.mp4 --frames 16
 """
 
 
@@ -43,8 +44,8 @@ def add_parser(commands) -> None:
     """Adds the sub-command to `commands`, the object that `ArgumentParser.add_subparsers` returned."""
     parser = commands.add_parser(
         "generate",
-        help="answer a question about text, pictures and clips",
-        description="Answers a question about any number of pictures and clips; prints the answer as it comes.",
+        help="answer a question about text, pictures, clips and videos",
+        description="Answers a question about pictures, clips and videos; prints the answer as it comes.",
         epilog=_EPILOG,
     )
     parser.add_argument("model", metavar="MODEL", help="folder with a model, or its id on the Hugging Face Hub")
@@ -53,6 +54,15 @@ def add_parser(commands) -> None:
         "--image", metavar="FILE", type=Path, action="append", default=[], help="a picture; repeatable"
     )
     parser.add_argument("--audio", metavar="FILE", type=Path, action="append", default=[], help="a clip; repeatable")
+    parser.add_argument(
+        "--video", metavar="FILE", type=Path, action="append", default=[], help="a video, seen as pictures; repeatable"
+    )
+    parser.add_argument(
+        "--frames",
+        metavar="N",
+        type=number(int, lambda value: value >= 1, "a whole number of at least 1"),
+        help="pictures taken of a video (default: 8)",
+    )
     parser.add_argument("--system", metavar="TEXT", help="instruction that stands before the question")
     _add_sampling_options(parser)
     _add_runtime_options(parser)
@@ -129,17 +139,20 @@ def _backend(name: str | None) -> Iterator[None]:
 
 
 def _check_request(args: argparse.Namespace) -> None:
-    if not (args.question.strip() or args.image or args.audio):
+    if not (args.question.strip() or args.image or args.audio or args.video):
         raise ValueError("the question is empty")
     for path in args.image:
         check_image(path)
     for path in args.audio:
         check_audio(path)
+    for path in args.video:
+        check_file(path)
 
 
 def _check_encoders(config: "PreTrainedConfig", args: argparse.Namespace) -> None:
-    if args.image and getattr(config, "vision_config", None) is None:
-        raise ValueError(f"{args.model}: the model has no eyes, but was given {args.image[0]}")
+    seen = args.image + args.video
+    if seen and getattr(config, "vision_config", None) is None:
+        raise ValueError(f"{args.model}: the model has no eyes, but was given {seen[0]}")
     if args.audio and getattr(config, "audio_config", None) is None:
         raise ValueError(f"{args.model}: the model has no ears, but was given {args.audio[0]}")
 
@@ -147,13 +160,15 @@ def _check_encoders(config: "PreTrainedConfig", args: argparse.Namespace) -> Non
 def _encode(processor: "ProcessorMixin", args: argparse.Namespace) -> dict[str, "torch.Tensor"]:
     """The conversation with its pictures and clips, before the question, as the inputs of the model."""
     content = [{"type": "image", "path": str(path)} for path in args.image]
+    content += [{"type": "video", "path": str(path)} for path in args.video]
     content += [{"type": "audio", "path": str(path)} for path in args.audio]
     if args.question.strip():
         content.append({"type": "text", "text": args.question})
     conversation = [{"role": "user", "content": content}]
     if args.system:
         conversation.insert(0, {"role": "system", "content": [{"type": "text", "text": args.system}]})
-    return _apply_chat_template(processor, conversation)
+    frames = {"num_frames": args.frames} if args.video else {}
+    return _apply_chat_template(processor, conversation, **frames)
 
 
 def _encode_text(tokenizer: "PreTrainedTokenizerBase", args: argparse.Namespace) -> dict[str, "torch.Tensor"]:
@@ -167,12 +182,11 @@ def _encode_text(tokenizer: "PreTrainedTokenizerBase", args: argparse.Namespace)
     return _apply_chat_template(tokenizer, conversation)
 
 
-def _apply_chat_template(processor: Any, conversation: list[dict[str, Any]]) -> dict[str, "torch.Tensor"]:
-    return dict(
-        processor.apply_chat_template(
-            conversation, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
-        )
-    )
+def _apply_chat_template(
+    processor: Any, conversation: list[dict[str, Any]], **options: int | None
+) -> dict[str, "torch.Tensor"]:
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True} | options
+    return dict(processor.apply_chat_template(conversation, **options))
 
 
 def _answer(

@@ -16,7 +16,7 @@ def check_image(path: Path) -> None:
     """
     from PIL import Image
 
-    _check_file(path)
+    check_file(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -33,7 +33,7 @@ def check_audio(path: Path) -> None:
     """
     import soundfile
 
-    _check_file(path)
+    check_file(path)
     try:
         with soundfile.SoundFile(path) as clip:
             num_samples = len(clip.read(1))
@@ -43,7 +43,13 @@ def check_audio(path: Path) -> None:
         raise ValueError(f"{path}: the clip is empty")
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Checks that `path` is a file.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it is something else.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if not path.is_file():

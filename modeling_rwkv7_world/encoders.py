@@ -20,6 +20,10 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
+STEPS_AT_A_TIME = 240 * 16_000  # samples: four minutes
+SAMPLES_PER_MEL_FRAME = 160
+
+
 def build_audio_tower(config: PreTrainedConfig) -> nn.Module:
     """The encoder of a configuration; of Whisper, an encoder-decoder, only the encoder."""
     if config.model_type == "whisper":
@@ -28,7 +32,7 @@ def build_audio_tower(config: PreTrainedConfig) -> nn.Module:
 
 
 def encode_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Frames of every clip.
+    """Frames of every clip, a few minutes of sound at a time, so that hours take no more memory.
 
     Args:
         tower: What [`build_audio_tower`] made.
@@ -38,6 +42,16 @@ def encode_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Ten
     Returns:
         (clips, frames, encoder hidden); frames of padding hold anything.
     """
+    steps = STEPS_AT_A_TIME if input_features.dim() == 2 else STEPS_AT_A_TIME // SAMPLES_PER_MEL_FRAME
+    rows = max(1, steps // max(input_features.shape[-1], 1))
+    if len(input_features) <= rows:
+        return _encode(tower, input_features, mask)
+    masks = [None] * len(input_features) if mask is None else mask.split(rows)
+    frames = [_encode(tower, *some) for some in zip(input_features.split(rows), masks, strict=False)]
+    return nn.utils.rnn.pad_sequence([clip for some in frames for clip in some], batch_first=True)
+
+
+def _encode(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     if tower.config.model_type == "whisper":
         return tower(input_features).last_hidden_state
     if mask is None or bool(mask.all()):

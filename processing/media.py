@@ -16,9 +16,11 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from numbers import Real
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 from transformers.audio_utils import load_audio
 from transformers.image_utils import is_pil_image, load_image
 
@@ -31,14 +33,16 @@ def read_images(images):
     """Images, nested as they were given, in RGB and upright unless they are arrays; `None` if there is not one.
 
     Args:
-        images: Pillow images, paths, URLs, base64 strings, arrays or tensors, one or a list of them or of lists.
+        images: Pillow images, paths, URLs, base64 strings, bytes or open files, rows of `datasets` with "bytes" or
+            "path", arrays or tensors; one or a list of them or of lists.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a file is no picture, or a damaged one.
     """
-    if isinstance(images, (str, os.PathLike)) or is_pil_image(images):
-        return _read(images, load_image, "a picture")
+    images = _file_of_row(images)
+    if _is_file(images) or is_pil_image(images):
+        return _read(images, _load_picture, "a picture")
     if isinstance(images, (list, tuple)):
         read = [read_images(image) for image in images]
         # A row without images stays an empty list
@@ -57,8 +61,9 @@ def read_clip(clip, sampling_rate: int | None, target: int) -> np.ndarray:
     """One clip, (samples,) float32 at the rate `target`.
 
     Args:
-        clip: A path, URL or base64 string; an array of (samples,), (channels, samples) or (samples, channels), float
-            or 16 or 32-bit PCM; or a row of `datasets` with "array" and "sampling_rate".
+        clip: A path, URL, base64 string, bytes or an open file, in any format of libsndfile (WAV, FLAC, MP3, OGG ...);
+            an array of (samples,), (channels, samples) or (samples, channels), float or 16 or 32-bit PCM; or a row of
+            `datasets` with "array" and "sampling_rate", or with "bytes" or "path".
         sampling_rate: Rate of an array.
         target: The rate wanted.
 
@@ -67,9 +72,12 @@ def read_clip(clip, sampling_rate: int | None, target: int) -> np.ndarray:
         ValueError: If it is no clip, an empty one, or one of unknown rate.
     """
     name = "An audio clip"
+    clip = _file_of_row(clip)
     if isinstance(clip, (str, os.PathLike)):
         name = _shorten(os.fspath(clip))
         clip, sampling_rate = _read(clip, partial(load_audio, sampling_rate=target), "a clip"), target
+    elif _is_file(clip):
+        clip, sampling_rate = _read(clip, _load_clip, "a clip")
     elif isinstance(clip, dict):
         if not {"array", "sampling_rate"} <= clip.keys():
             raise ValueError(f"An audio clip given as a dict needs 'array' and 'sampling_rate', got {list(clip)}.")
@@ -98,6 +106,34 @@ def read_audio_block(block, rate: int):
     return {"type": "audio", "audio": read_clip(clips[0], rate, rate)} if clips else block
 
 
+def _file_of_row(media):
+    """The file that a row of `datasets` holds or names while it is not decoded; anything else as it is."""
+    if isinstance(media, dict) and "array" not in media and (media.get("bytes") or media.get("path")):
+        return media.get("bytes") or media["path"]
+    return media
+
+
+def _is_file(media) -> bool:
+    return isinstance(media, (str, os.PathLike, bytes, bytearray)) or hasattr(media, "read")
+
+
+def _load_picture(source) -> Image.Image:
+    source = BytesIO(source) if isinstance(source, (bytes, bytearray)) else source
+    if not hasattr(source, "read"):
+        return load_image(source)
+    try:
+        return load_image(Image.open(source))
+    except UnidentifiedImageError as error:  # whose message shows an address in memory
+        raise ValueError("of no known format") from error
+
+
+def _load_clip(source) -> tuple[np.ndarray, int]:
+    """(samples, channels) and their rate, of bytes or an open file."""
+    import soundfile
+
+    return soundfile.read(BytesIO(source) if isinstance(source, (bytes, bytearray)) else source, dtype="float32")
+
+
 def _to_mono(clip: np.ndarray) -> np.ndarray:
     """(samples,) float32, the mean of channels."""
     if clip.dtype in (np.int16, np.int32):
@@ -106,20 +142,31 @@ def _to_mono(clip: np.ndarray) -> np.ndarray:
     return clip.mean(axis=int(clip.shape[1] < clip.shape[0])) if clip.ndim == 2 else clip
 
 
+def describe_failure(source, error: Exception, kind: str) -> Exception:
+    """What to raise in place of a decoder's `error`: one line that names the file and says what is wrong with it.
+
+    Args:
+        source: A path, URL or base64 string, or something opened.
+        error: What the decoder raised.
+        kind: What the file should have been, as in "a picture".
+    """
+    name = source if isinstance(source, str) else getattr(source, "filename", None) or f"{kind.capitalize()} in memory"
+    is_path = isinstance(source, str) and not source.startswith(("http://", "https://", "data:"))
+    if is_path and not os.path.exists(source):
+        return FileNotFoundError(f"{_shorten(name)}: no such file")
+    if is_path and not os.path.isfile(source):
+        return ValueError(f"{_shorten(name)}: not a file")
+    reason = _shorten(next(iter(str(error).splitlines()), type(error).__name__))
+    return ValueError(f"{_shorten(name)}: not {kind} that can be read ({reason})")
+
+
 def _read(source, load: Callable, kind: str):
-    """What `load` makes of a path, URL, base64 string or opened image, which Pillow decodes only when it is used."""
+    """What `load` makes of a path, URL, base64 string, bytes, or something opened, decoded only when it is used."""
     source = os.fspath(source) if isinstance(source, os.PathLike) else source
     try:
         return load(source)
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, RuntimeError ... on damaged files
-        name = source if isinstance(source, str) else getattr(source, "filename", None) or "An image"
-        is_path = isinstance(source, str) and not source.startswith(("http://", "https://", "data:"))
-        if is_path and not os.path.exists(source):
-            raise FileNotFoundError(f"{_shorten(name)}: no such file") from error
-        if is_path and not os.path.isfile(source):
-            raise ValueError(f"{_shorten(name)}: not a file") from error
-        reason = _shorten(next(iter(str(error).splitlines()), type(error).__name__))
-        raise ValueError(f"{_shorten(name)}: not {kind} that can be read ({reason})") from error
+        raise describe_failure(source, error, kind) from error
 
 
 def _shorten(name: str) -> str:

@@ -13,7 +13,9 @@
 # limitations under the License.
 """The processor of the composite: text, images and clips in, what the model's forward takes out."""
 
+import math
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from transformers import AutoImageProcessor
@@ -25,6 +27,7 @@ from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.feature_lengths import audio_frame_length, convolution_length, image_token_length
 from .chat_templates import TURN_END, TURN_START, WORLD_CHAT_TEMPLATE
 from .media import list_clips, read_audio_block, read_clip, read_images
+from .video import replace_videos
 
 
 @auto_docstring
@@ -47,6 +50,7 @@ class RWKVWorldProcessor(ProcessorMixin):
         audio_max_frames=None,
         audio_projector_convolution=None,
         audio_whole_window=False,
+        audio_window_seconds=60.0,
         **kwargs,
     ):
         r"""
@@ -68,6 +72,9 @@ class RWKVWorldProcessor(ProcessorMixin):
             (kernel size, stride, padding) of the speech projector's convolution.
         audio_whole_window (`bool`, *optional*, defaults to `False`):
             Whether a clip makes as many features as the padded input has, not only those of its own length.
+        audio_window_seconds (`float`, *optional*, defaults to 60.0):
+            Longer clips are encoded in so many equal parts that none is longer, and their features joined. An encoder
+            with a window of its own, as Whisper, takes that.
         """
         if tokenizer is None:
             raise ValueError("RWKVWorldProcessor needs a tokenizer.")
@@ -80,6 +87,7 @@ class RWKVWorldProcessor(ProcessorMixin):
         self.audio_max_frames = audio_max_frames
         self.audio_projector_convolution = audio_projector_convolution
         self.audio_whole_window = audio_whole_window
+        self.audio_window_seconds = audio_window_seconds
         self.image_token, self.image_token_id = tokenizer.image_token, tokenizer.image_token_id
         self.audio_token, self.audio_token_id = tokenizer.audio_token, tokenizer.audio_token_id
 
@@ -138,7 +146,7 @@ class RWKVWorldProcessor(ProcessorMixin):
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Refuses inputs this processor has no part for, reads files, brings clips to mono at the encoder's rate."""
         if videos is not None:
-            raise ValueError("Videos are not supported: pass frames as images.")
+            raise ValueError('A video is given in a conversation, as {"type": "video", "video": ...}, or as images.')
         if images is not None:
             if not hasattr(self, "image_processor"):
                 raise ValueError("Images were given to a processor without an image_processor: the model has no eyes.")
@@ -159,29 +167,36 @@ class RWKVWorldProcessor(ProcessorMixin):
                 message["content"] = [read_audio_block(block, rate) for block in message["content"]]
         return super()._multimodal_inputs_from_conversations(conversations, audio_loading_params, *args, **kwargs)
 
+    def apply_chat_template(self, conversation, *args, num_frames=None, fps=None, **kwargs):
+        r"""
+        Writes a conversation out, see [`~transformers.ProcessorMixin.apply_chat_template`]. A `{"type": "video"}`
+        stands for pictures: 8 frames at equal distances, or `num_frames`, or `fps` of every second.
+        """
+        if options := dict(kwargs.get("processor_kwargs") or {}):
+            num_frames = options.pop("num_frames", num_frames)
+            fps = options.pop("fps", fps)
+            kwargs["processor_kwargs"] = options
+        return super().apply_chat_template(replace_videos(conversation, num_frames, fps), *args, **kwargs)
+
     def _process_audio(self, audio, **kwargs):
-        self._check_window(audio)
+        parts = [self._split_clip(clip) for clip in audio]
         # Limits in tokens, meant for the text; a clip is taken whole or refused
         kwargs = {name: value for name, value in kwargs.items() if name not in ("max_length", "truncation")}
         kwargs["sampling_rate"] = self.feature_extractor.sampling_rate
         # An encoder with a window takes nothing but whole windows, whatever padding the text gets
         kwargs["padding"] = True if self.audio_max_frames is None else "max_length"
-        features = self.feature_extractor(audio, **kwargs)
+        features = self.feature_extractor([part for clip in parts for part in clip], **kwargs)
         # One name for spectrograms and waveforms
         values = features["input_features"] if "input_features" in features else features["input_values"]
         processed = {"input_features": values, "input_features_mask": features["attention_mask"]}
-        replacements = [self.replace_audio_token(processed, audio_idx=index) for index in range(len(audio))]
-        return processed, replacements
+        placeholders = (self.replace_audio_token(processed, audio_idx=index) for index in range(len(values)))
+        return processed, ["".join(islice(placeholders, len(clip))) for clip in parts]
 
-    def _check_window(self, clips) -> None:
+    def _split_clip(self, clip: np.ndarray) -> list[np.ndarray]:
+        """Equal parts of a clip, none longer than the encoder's window."""
         window = getattr(self.feature_extractor, "n_samples", None)
-        longest = max(len(clip) for clip in clips)
-        if window is not None and longest > window:
-            rate = self.feature_extractor.sampling_rate
-            raise ValueError(
-                f"An audio clip of {longest / rate:.2f} s is longer than the encoder's window of "
-                f"{window / rate:.2f} s."
-            )
+        window = window or int(self.audio_window_seconds * self.feature_extractor.sampling_rate)
+        return np.array_split(clip, math.ceil(len(clip) / window))
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the image."""
@@ -189,7 +204,7 @@ class RWKVWorldProcessor(ProcessorMixin):
         return self.image_token * self._num_image_tokens(height, width)
 
     def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs) -> str:
-        """As many placeholders as the model makes features of the clip."""
+        """As many placeholders as the model makes features of the clip, or of one part of a long one."""
         mask = np.asarray(audio_inputs["input_features_mask"][audio_idx])
         length = mask.size if self.audio_whole_window else int(mask.sum())
         return self.audio_token * self._num_audio_tokens(length)

@@ -140,8 +140,25 @@ BAD_INPUTS: dict[str, tuple[Callable, type[Exception], str]] = {
     "a video": (
         lambda f: processor("siglip")(text="a", videos=[[random_image()]]),
         ValueError,
-        "Videos are not supported: pass frames as images.",
+        'A video is given in a conversation, as {"type": "video", "video": ...}, or as images.',
     ),
+    "a video block without a video": (
+        lambda f: chat(type="video"),
+        ValueError,
+        "A video block holds no video: expected one of video, url, path.",
+    ),
+    "a missing video": (
+        lambda f: chat(type="video", path=str(f.missing_clip)),
+        FileNotFoundError,
+        "{missing_clip}: no such file",
+    ),
+    "a file that is no video": (
+        lambda f: chat(type="video", path=str(f.no_clip)),
+        ValueError,
+        "{no_clip}: not a video that can be read ([Errno 1094995529] Invalid data found when processing input: "
+        "'{no_clip}')",
+    ),
+    "a video without frames": (lambda f: chat(type="video", video=[]), ValueError, "A video has no frames."),
     # Clips
     "a clip of unknown sampling rate": (
         lambda f: hear(random_clip()),
@@ -183,11 +200,6 @@ BAD_INPUTS: dict[str, tuple[Callable, type[Exception], str]] = {
         ValueError,
         "An audio clip of 399 samples is too short: the encoder needs at least 400.",
     ),
-    "a clip longer than the encoder's window": (
-        lambda f: hear_array(SAMPLING_RATE * 5 // 2, encoder="whisper"),
-        ValueError,
-        "An audio clip of 2.50 s is longer than the encoder's window of 1.00 s.",
-    ),
     "a file that is no clip": (
         lambda f: hear(f.no_clip),
         ValueError,
@@ -227,10 +239,10 @@ BAD_INPUTS: dict[str, tuple[Callable, type[Exception], str]] = {
         "{missing_picture}: no such file",
     ),
     "a folder in place of a picture": (lambda f: see(f.folder), ValueError, "{folder}: not a file"),
-    "bytes in place of a picture": (
+    "bytes that are no picture": (
         lambda f: see(b"abc"),
-        TypeError,
-        "only a single or a list of entries is supported but got type=<class 'bytes'>",
+        ValueError,
+        "A picture in memory: not a picture that can be read (of no known format)",
     ),
     # Token ids, masks and the rest
     "a token id that is too large": (

@@ -46,6 +46,7 @@ from helpers.composites import (
     vision_config,
 )
 from rwkv7_world import RWKV7ForCausalLM, RWKVWorldConfig, RWKVWorldForConditionalGeneration, RWKVWorldModel
+from rwkv7_world.modeling_rwkv7_world import encoders
 
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -308,6 +309,20 @@ def test_clips_of_different_lengths_are_encoded_as_each_alone(name):
     for features, clip in zip(batch, clips, strict=True):
         alone = model.get_audio_features(**audio_inputs(name, [clip])).pooler_output[0]
         torch.testing.assert_close(features, alone, **BATCH_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", AUDIO_ENCODERS)
+@torch.no_grad()
+def test_many_clips_are_encoded_a_few_at_a_time(name, monkeypatch):
+    model, sizes = tiny_composite(None, name), []
+    inputs = audio_inputs(name, waveforms(9000, 8000, SAMPLING_RATE, 5000, 7000))
+    expected = model.get_audio_features(**inputs).pooler_output
+    model.model.audio_tower.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    monkeypatch.setattr(encoders, "STEPS_AT_A_TIME", 2 * SAMPLING_RATE)
+    given = model.get_audio_features(**inputs).pooler_output
+    assert max(sizes) <= 2 and sum(sizes) == 5
+    for clip, clip_at_once in zip(given, expected, strict=True):
+        torch.testing.assert_close(clip, clip_at_once, **BATCH_TOLERANCE)
 
 
 @pytest.mark.parametrize("name", AUDIO_ENCODERS)

@@ -4,6 +4,8 @@
 
 import base64
 import copy
+import io
+import math
 import pickle
 from functools import cache
 
@@ -156,7 +158,8 @@ def test_pictures_may_be_arrays_paths_or_base64(processor, tmp_path):
     expected = pixels(processor, image)
     array = np.asarray(image)
     given = [str(path), path, array, torch.from_numpy(array.copy()), encoded, f"data:image/png;base64,{encoded}"]
-    for source in (*given, [path], [[path]], [[image]]):
+    in_memory = [path.read_bytes(), io.BytesIO(path.read_bytes()), {"bytes": path.read_bytes(), "path": None}]
+    for source in (*given, *in_memory, [path], [[path]], [[image]]):
         torch.testing.assert_close(pixels(processor, source), expected, rtol=0, atol=0)
 
 
@@ -205,6 +208,34 @@ def test_clips_of_any_rate_are_brought_to_the_rate_of_the_encoder(processor, tmp
     assert_same_sound(features(processor, clip, sampling_rate=rate), expected)
     assert_same_sound(features(processor, clip, audio_kwargs={"sampling_rate": rate}), expected)
     assert_same_sound(features(processor, {"array": clip, "sampling_rate": rate}), expected)
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [("flac", None), ("ogg", "VORBIS"), ("ogg", "OPUS"), ("mp3", None)])
+def test_clips_may_be_compressed_files_their_bytes_or_open_files(processor, tmp_path, suffix, subtype):
+    path, rate = tmp_path / f"clip.{suffix}", 48_000
+    soundfile.write(path, tone(rate), rate, subtype=subtype)
+    expected = features(processor, path)
+    middle = slice(1600, len(tone(SAMPLING_RATE)) - 1600)
+    reference = features(processor, tone(SAMPLING_RATE), sampling_rate=SAMPLING_RATE)
+    torch.testing.assert_close(expected[:, middle], reference[:, middle], rtol=0, atol=0.15)
+    content = path.read_bytes()
+    for source in (content, io.BytesIO(content), {"bytes": content, "path": None}, {"path": str(path)}):
+        torch.testing.assert_close(features(processor, source), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["whisper", "wavlm", "hubert_group"])
+@pytest.mark.parametrize("seconds", [1.0, 1.01, 2.5, 3.0])
+def test_a_clip_longer_than_the_window_is_encoded_in_equal_parts(name, seconds):
+    processor, model = processor_of(None, name), composite(None, name)
+    processor.audio_window_seconds = 1.0
+    clip, short = random_clip(0, int(seconds * SAMPLING_RATE)), random_clip(1, 8000)
+    options = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt"}
+    both = processor(text=f"a{AUDIO}b{AUDIO}", audio=[clip, short], **options)
+    parts = [*np.array_split(clip, math.ceil(seconds)), short]
+    with torch.no_grad():
+        alone = [model(**processor(text=AUDIO, audio=part, **options)).audio_hidden_states for part in parts]
+        joined = model(**both).audio_hidden_states
+    torch.testing.assert_close(joined, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_clips_may_be_lists_tensors_or_nested(processor):

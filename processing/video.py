@@ -1,0 +1,131 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Videos as pictures: in a conversation, sampled frames take the place of a video."""
+
+import os
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from transformers.image_utils import to_numpy_array
+from transformers.video_utils import VideoMetadata, load_video, read_video_pyav
+
+from .media import describe_failure
+
+
+DEFAULT_FRAMES = 8
+SOURCE_KEYS = ("video", "url", "path")
+
+
+def replace_videos(conversation, num_frames: int | None = None, fps: float | None = None):
+    """The conversation, or several, with every video block replaced by one image block for each sampled frame.
+
+    Args:
+        conversation: Messages, or a list of conversations. What holds no video is returned as it is.
+        num_frames, fps: As in [`read_frames`].
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If a file is to be decoded without the library `av`.
+        ValueError: If a video cannot be read.
+    """
+    if isinstance(conversation, (list, tuple)):
+        return [replace_videos(part, num_frames, fps) for part in conversation]
+    content = conversation.get("content") if isinstance(conversation, dict) else None
+    if not isinstance(content, (list, tuple)) or not any(map(_is_video, content)):
+        return conversation
+    blocks: list[dict[str, Any]] = []
+    for block in content:
+        if not _is_video(block):
+            blocks.append(block)
+            continue
+        source = next((block[key] for key in SOURCE_KEYS if block.get(key) is not None), None)
+        if source is None:
+            raise ValueError(f"A video block holds no video: expected one of {', '.join(SOURCE_KEYS)}.")
+        blocks += [{"type": "image", "image": frame} for frame in read_frames(source, num_frames, fps)]
+    return conversation | {"content": blocks}
+
+
+def read_frames(video, num_frames: int | None = None, fps: float | None = None) -> list:
+    """Frames of a video at equal distances, the first one included.
+
+    Args:
+        video: A path, URL or the bytes of a file; or its frames, a list of images or an array (frames, ...).
+        num_frames: Frames wanted, 8 by default; of a shorter video all.
+        fps: Frames wanted of each second, in place of `num_frames`; for files only.
+
+    Returns:
+        Images as they were given, or arrays (height, width, 3) uint8.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If a file is to be decoded without the library `av`.
+        ValueError: If it cannot be read, or the numbers are not positive or both given.
+    """
+    if num_frames is not None and fps is not None:
+        raise ValueError(f"Both num_frames={num_frames} and fps={fps} were given: expected one of them.")
+    if (fps is not None and fps <= 0) or (num_frames is not None and num_frames < 1):
+        raise ValueError(f"num_frames={num_frames}, fps={fps}: expected a positive number.")
+    if isinstance(video, (str, os.PathLike, bytes, bytearray)):
+        return list(_decode(video, num_frames, fps))
+    if fps is not None:
+        raise ValueError("Frames without a file have no known rate: pass num_frames in place of fps.")
+    if len(video) == 0:
+        raise ValueError("A video has no frames.")
+    frames = [frame if hasattr(frame, "convert") else to_numpy_array(frame) for frame in video]
+    return [frames[index] for index in _equal_distances(len(frames), num_frames or DEFAULT_FRAMES)]
+
+
+def _is_video(block) -> bool:
+    return isinstance(block, dict) and block.get("type") == "video"
+
+
+def _decode(video, num_frames: int | None, fps: float | None) -> np.ndarray:
+    """(frames, height, width, 3) of a file."""
+    source = _open(video)
+
+    def choose(metadata: VideoMetadata, **kwargs) -> np.ndarray:
+        total = metadata.total_num_frames or _count_frames(video)
+        wanted = num_frames or DEFAULT_FRAMES
+        if fps is not None:
+            wanted = max(1, round(total / metadata.fps * fps))
+        return _equal_distances(total, wanted)
+
+    try:
+        read = load_video if isinstance(source, str) else read_video_pyav
+        return read(source, sample_indices_fn=choose)[0]
+    except ImportError as error:
+        raise ImportError("Decoding a video needs the library av: pip install av") from error
+    except Exception as error:  # FFmpeg's errors are of many kinds
+        raise describe_failure(source, error, "a video") from error
+
+
+def _open(video) -> str | BytesIO:
+    return BytesIO(video) if isinstance(video, (bytes, bytearray)) else os.fspath(video)
+
+
+def _count_frames(video) -> int:
+    """Frames of a file that does not tell, as some containers do not."""
+    import av
+
+    with av.open(_open(video)) as container:
+        return sum(packet.size > 0 for packet in container.demux(video=0))
+
+
+def _equal_distances(total: int, wanted: int) -> np.ndarray:
+    """Indices of `wanted` of `total` frames, or of all if there are fewer."""
+    if total < 1:
+        raise ValueError("it has no frames")
+    wanted = min(wanted, total)
+    return np.arange(wanted) * total // wanted
