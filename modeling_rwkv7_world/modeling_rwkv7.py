@@ -38,6 +38,7 @@ from ..kernels.plain_inference import is_unwatched
 from ..kernels.wkv7 import wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .decode_step import decode_token
+from .initial_state import RWKV7InitialState
 from .token_layout import TokenLayout
 
 
@@ -67,13 +68,24 @@ class RWKV7LowRank(nn.Module):
 
 
 def shift_tokens(
-    hidden_states: torch.Tensor, layout: TokenLayout, cache: RWKV7Cache | None, layer_idx: int, state_idx: int
+    hidden_states: torch.Tensor,
+    layout: TokenLayout,
+    cache: RWKV7Cache | None,
+    layer_idx: int,
+    state_idx: int,
+    initial: torch.Tensor | None,
 ) -> torch.Tensor:
-    """The previous token of every token, (batch, time, hidden), through the cache if there is one."""
-    if cache is None:
-        return layout.shift(hidden_states, torch.zeros_like(hidden_states[:, 0]))[0]
-    previous, last = layout.shift(hidden_states, cache.get_shift_state(layer_idx, state_idx, hidden_states))
-    cache.update_shift_state(last, layer_idx, state_idx)
+    """The previous token of every token, (batch, time, hidden), through the cache if there is one.
+
+    Before the first token of a sequence stands `initial`, (hidden,), or zeros.
+    """
+    start = torch.zeros_like(hidden_states[:, 0])
+    if initial is not None:
+        start = start + initial.to(hidden_states)
+    carried = None if cache is None else cache.get_shift_state(layer_idx, state_idx, hidden_states)
+    previous, last = layout.shift(hidden_states, start if carried is None else carried, start)
+    if cache is not None:
+        cache.update_shift_state(last, layer_idx, state_idx)
     return previous
 
 
@@ -132,6 +144,9 @@ class RWKV7Attention(nn.Module):
         self.g_lora = RWKV7LowRank(hidden_size, config.gate_low_rank_dim, nn.Sigmoid(), bias=False)
         group_norm_eps = config.group_norm_eps or self.head_dim * config.norm_eps
         self.g_norm = nn.GroupNorm(config.num_heads, hidden_size, eps=group_norm_eps)
+        state_shape = (config.num_heads, self.head_dim, self.head_dim)
+        self.initial_state = RWKV7InitialState(state_shape, config.learned_initial_state)
+        self.initial_token = RWKV7InitialState((hidden_size,), config.learned_initial_tokens)
 
     def forward(
         self,
@@ -141,10 +156,14 @@ class RWKV7Attention(nn.Module):
         past_key_values: RWKV7Cache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape."""
-        state = None if past_key_values is None else past_key_values.get_recurrent_state(self.layer_idx)
+        state = None
+        if past_key_values is not None and past_key_values.has_previous_state(self.layer_idx):
+            state = past_key_values.get_recurrent_state(self.layer_idx)
         mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
         fused = fused_operators(hidden_states, self.head_dim, (*mixes, self.k_k, self.k_a, self.r_k))
-        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX)
+        previous = shift_tokens(
+            hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX, self.initial_token()
+        )
         x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(hidden_states, previous, mixes, fused)
         r, k, v = linear(self.r_proj, x_r), linear(self.k_proj, x_k), linear(self.v_proj, x_v)
         w, a, g = self.w_lora(x_w), self.a_lora(x_a).sigmoid(), self.g_lora(x_g)
@@ -186,14 +205,18 @@ class RWKV7Attention(nn.Module):
     def _recurrence(self, inputs, state, layout: TokenLayout, output_final_state: bool):
         if state is not None and torch.is_grad_enabled():
             state = state.clone()  # the cache overwrites it in place, and backward needs it
-        packed = layout.packed
+        packed, initial = layout.packed, self.initial_state()
         if packed is None:
+            if state is None and initial is not None:
+                state = self._starts(initial, inputs[0].shape[0], inputs[0])
             return wkv7(*inputs, initial_state=state, output_final_state=output_final_state, mask=layout.mask)
 
         batch, time, heads, head_dim = inputs[0].shape
-        if state is not None:
-            segments = len(packed.cu_seqlens) - 1
-            state = state.new_zeros(segments, *state.shape[1:]).index_copy(0, packed.first, state)
+        segments = len(packed.cu_seqlens) - 1
+        carried, state = state, None if initial is None else self._starts(initial, segments, inputs[0])
+        if carried is not None:
+            state = carried.new_zeros(segments, *carried.shape[1:]) if state is None else state
+            state = state.index_copy(0, packed.first, carried)
         y, state = wkv7(
             *(x.reshape(1, batch * time, heads, head_dim) for x in inputs),
             initial_state=state,
@@ -202,6 +225,12 @@ class RWKV7Attention(nn.Module):
             cu_seqlens=packed.cu_seqlens,
         )
         return y.view(batch, time, heads, head_dim), None if state is None else state[packed.last]
+
+    @staticmethod
+    def _starts(initial: torch.Tensor, sequences: int, like: torch.Tensor) -> torch.Tensor:
+        """The learned start for each of the sequences, (sequences, H, V, K), never rounded."""
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return initial.to(like.device, dtype).expand(sequences, *initial.shape)
 
 
 class RWKV7FeedForward(nn.Module):
@@ -214,13 +243,16 @@ class RWKV7FeedForward(nn.Module):
         self.x_k = nn.Parameter(torch.empty(config.hidden_size))
         self.key = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.value = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.initial_token = RWKV7InitialState((config.hidden_size,), config.learned_initial_tokens)
 
     def forward(
         self, hidden_states: torch.Tensor, layout: TokenLayout, past_key_values: RWKV7Cache | None = None
     ) -> torch.Tensor:
         """(batch, time, hidden) in and out."""
         fused = fused_operators(hidden_states, self.config.head_dim, (self.x_k,))
-        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX)
+        previous = shift_tokens(
+            hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX, self.initial_token()
+        )
         key = linear(self.key, *mix_tokens(hidden_states, previous, (self.x_k,), fused))
         return linear(self.value, fused.squared_relu(key) if fused else torch.relu(key).square())
 
@@ -335,6 +367,7 @@ class RWKV7PreTrainedModel(PreTrainedModel):
     _no_split_modules = ["RWKV7Block"]
     _skip_keys_device_placement = ["past_key_values"]
     _can_record_outputs = {"hidden_states": RWKV7Block}
+    _keep_in_fp32_modules_strict = ["initial_state", "initial_token"]
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -348,6 +381,8 @@ class RWKV7PreTrainedModel(PreTrainedModel):
             init_time_mix(module)
         elif isinstance(module, RWKV7FeedForward):
             init_channel_mix(module)
+        elif isinstance(module, RWKV7InitialState) and module.weight is not None:
+            init.zeros_(module.weight)
         elif isinstance(module, RWKV7Model):
             init.uniform_(module.embeddings.weight, -1e-4, 1e-4)
         elif isinstance(module, RWKV7ForCausalLM) and not self.config.tie_word_embeddings:
