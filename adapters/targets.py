@@ -18,7 +18,6 @@ from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7Model
 
 
 LAYERS = ("attn.r_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj", "ffn.key", "ffn.value")
-NORMS = ("pre_norm", "attn_norm", "ffn_norm", "attn.g_norm", "norm")
 
 
 def language_model_targets(model: nn.Module, layers: tuple[str, ...] = LAYERS) -> str:
@@ -48,6 +47,17 @@ def language_model_prefix(model: nn.Module) -> str:
         if isinstance(module, RWKV7Model):
             return f"{name}." if name else ""
     raise ValueError(f"{type(model).__name__} has no RWKV-7 text model in it.")
+
+
+def language_model_norms(model: nn.Module) -> list[str]:
+    """Full names of all norms of the language model, which RWKV-PEFT trains beside its adapters.
+
+    Raises:
+        ValueError: If there is no RWKV-7 text model.
+    """
+    prefix = language_model_prefix(model)
+    kinds = (nn.LayerNorm, nn.GroupNorm)
+    return [n for n, module in model.named_modules() if n.startswith(prefix) and isinstance(module, kinds)]
 
 
 def register() -> None:
