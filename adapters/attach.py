@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters by name and a few settings, as a recipe gives them, and adapter folders onto a model, all checked.
 
-    attach_adapter(model, {"method": "lora", "r": 32, "alpha": 32, "state": True})
+attach_adapter(model, {"method": "lora", "r": 32, "alpha": 32, "state": True})
 """
 
 import os
@@ -33,7 +33,6 @@ from .targets import LAYERS, language_model_norms, language_model_targets
 
 DEFAULT_RANKS = {"miss": 64}
 DEFAULT_RANK = 32
-_PISSA_INIT = "pissa_niter_4"
 _SHARED = ("method", "targets", "norms", "modules_to_save")
 _LORA = (*_SHARED, "r", "alpha", "dropout", "state", "tokens")
 _KEYS = {
@@ -41,11 +40,11 @@ _KEYS = {
     "lora": (*_LORA, "init", "rslora"),
     "qlora": (*_LORA, "init", "rslora"),
     "dora": (*_LORA, "init", "rslora"),
-    "pissa": (*_LORA, "init"),
+    "pissa": _LORA,
     "miss": (*_SHARED, "r", "dropout", "init", "mini_r"),
 }
 _SAME_METHOD = {"bone": "miss", "disha": "miss"}
-_LORA_INITS = ("gaussian", "orthogonal", "olora")
+_LORA_INITS = ("gaussian", "orthogonal", "olora", "pissa")
 _MISS_INITS = {"balance": True, "bat": "bat", "mini": "mini"}
 
 
@@ -74,7 +73,7 @@ def build_peft_config(model: PreTrainedModel, spec: Mapping[str, Any]) -> PeftCo
 
             * `state`: learned initial states; with `tokens`, of the token shifts too.
             * `lora`, `dora`, `pissa`, `qlora` (LoRA on a quantised model): `r` (default 32), `alpha` (default `r`),
-              `dropout`, `init`, `rslora`. With `state`, and `tokens`, the adapter also learns initial states.
+              `dropout`; all but `pissa` also `init` (one of PEFT's `init_lora_weights`) and `rslora`. With `state`, and `tokens`, the adapter also learns initial states.
             * `miss`, also called `bone` and `disha`: `r` (default 64), `dropout`, `init` (`balance`, `bat` or `mini`)
               and `mini_r`.
 
@@ -145,7 +144,7 @@ def load_adapter(model: PreTrainedModel, source: str | os.PathLike[str], name: s
 def _lora_config(method: str, spec: Mapping[str, Any], shared: dict[str, Any]) -> LoraConfig:
     settings = shared | {
         "lora_alpha": _number(spec, "alpha", shared["r"], lambda alpha: alpha > 0),
-        "init_lora_weights": _lora_init(spec.get("init", _PISSA_INIT if method == "pissa" else True), method),
+        "init_lora_weights": "pissa" if method == "pissa" else _lora_init(spec.get("init", True)),
         "use_rslora": _flag(spec, "rslora"),
         "use_dora": method == "dora",
     }
@@ -165,12 +164,14 @@ def _miss_config(spec: Mapping[str, Any], shared: dict[str, Any]) -> MissConfig:
     return MissConfig(**shared, init_weights=_MISS_INITS[init], mini_r=mini_r)
 
 
-def _lora_init(init: Any, method: str) -> Any:
-    is_pissa = isinstance(init, str) and init.startswith("pissa")
-    if method == "pissa" and not is_pissa:
-        raise ValueError(f"adapter init {init!r}: pissa takes pissa or pissa_niter_N, N steps of the decomposition.")
-    if not (is_pissa or isinstance(init, bool) or init in _LORA_INITS):
-        raise ValueError(f"adapter init {init!r}: expected true, false, {', '.join(_LORA_INITS)} or pissa_niter_N.")
+def _lora_init(init: Any) -> Any:
+    if isinstance(init, str) and init.startswith("pissa_niter_"):
+        raise ValueError(
+            f"adapter init {init!r}: PEFT decomposes the weights again whenever the adapter is loaded, and a random "
+            "decomposition comes out differently. Use pissa, which is exact."
+        )
+    if not (isinstance(init, bool) or init in _LORA_INITS):
+        raise ValueError(f"adapter init {init!r}: expected true, false or {', '.join(_LORA_INITS)}.")
     return init
 
 
@@ -196,9 +197,9 @@ def _modules_to_save(model: PreTrainedModel, spec: Mapping[str, Any]) -> list[st
 def _check_base(model: PreTrainedModel, method: str, spec: Mapping[str, Any]) -> None:
     quantized = getattr(model, "hf_quantizer", None) is not None or _has_few_bits(model)
     if method == "qlora" and not quantized:
-        raise ValueError("adapter method qlora is for a quantised model: load it with a quantization_config, or use lora.")
-    reads_weights = method in ("dora", "pissa") or spec.get("init") not in (None, True, False, "gaussian")
-    if _has_few_bits(model) and method != "state" and (reads_weights and spec.get("init") != "balance"):
+        raise ValueError("adapter method qlora is for a quantised model: load one with a quantization_config.")
+    reads_weights = method in ("dora", "pissa") or spec.get("init") in ("olora", "pissa", "bat")
+    if reads_weights and _has_few_bits(model):
         raise ValueError(
             f"adapter method {method} reads the weights, which RWKVQuantizationConfig left 8 or 4 bits: "
             "use qlora or miss, or load the model unquantised."

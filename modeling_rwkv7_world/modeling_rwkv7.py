@@ -161,9 +161,7 @@ class RWKV7Attention(nn.Module):
             state = past_key_values.get_recurrent_state(self.layer_idx)
         mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
         fused = fused_operators(hidden_states, self.head_dim, (*mixes, self.k_k, self.k_a, self.r_k))
-        previous = shift_tokens(
-            hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX, self.initial_token()
-        )
+        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX, self.initial_token())
         x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(hidden_states, previous, mixes, fused)
         r, k, v = linear(self.r_proj, x_r), linear(self.k_proj, x_k), linear(self.v_proj, x_v)
         w, a, g = self.w_lora(x_w), self.a_lora(x_a).sigmoid(), self.g_lora(x_g)

@@ -71,7 +71,9 @@ class TestStart:
 
 
 class TestBatches:
-    @pytest.mark.parametrize("pads", [(slice(0, 4), slice(0, 0)), (slice(3, 6), slice(7, 9)), (slice(5, 9), slice(0, 2))])
+    @pytest.mark.parametrize(
+        "pads", [(slice(0, 4), slice(0, 0)), (slice(3, 6), slice(7, 9)), (slice(5, 9), slice(0, 2))]
+    )
     def test_padding_does_not_let_the_state_fade(self, tuned, pads):
         mask = torch.ones_like(IDS)
         for row, pad in enumerate(pads):
