@@ -73,7 +73,8 @@ def build_peft_config(model: PreTrainedModel, spec: Mapping[str, Any]) -> PeftCo
 
             * `state`: learned initial states; with `tokens`, of the token shifts too.
             * `lora`, `dora`, `pissa`, `qlora` (LoRA on a quantised model): `r` (default 32), `alpha` (default `r`),
-              `dropout`; all but `pissa` also `init` (one of PEFT's `init_lora_weights`) and `rslora`. With `state`, and `tokens`, the adapter also learns initial states.
+              `dropout`; all but `pissa` also `init` (one of PEFT's `init_lora_weights`) and `rslora`. With `state`,
+              and `tokens`, the adapter also learns initial states.
             * `miss`, also called `bone` and `disha`: `r` (default 64), `dropout`, `init` (`balance`, `bat` or `mini`)
               and `mini_r`.
 

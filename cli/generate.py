@@ -36,6 +36,7 @@ _EPILOG = f"""\
 examples:
   {PROGRAM} generate MODEL "What is in the picture?" --image photo.png
   {PROGRAM} generate MODEL "Write down what is said." --audio clip.wav
+  {PROGRAM} generate MODEL "Who are you?" --adapter my-state
 """
 
 
@@ -53,6 +54,7 @@ def add_parser(commands) -> None:
         "--image", metavar="FILE", type=Path, action="append", default=[], help="a picture; repeatable"
     )
     parser.add_argument("--audio", metavar="FILE", type=Path, action="append", default=[], help="a clip; repeatable")
+    parser.add_argument("--adapter", metavar="DIR", help="an adapter of PEFT for the model, as a folder or a Hub id")
     parser.add_argument("--system", metavar="TEXT", help="instruction that stands before the question")
     _add_sampling_options(parser)
     _add_runtime_options(parser)
@@ -74,6 +76,8 @@ def run(args: argparse.Namespace) -> None:
         processor = load_processor(config)
         inputs = _encode(processor, args) if is_composite(config) else _encode_text(processor, args)
         model = load_model(config, args.dtype, device, args.quantize)
+        if args.adapter:
+            model = _adapt(model, args.adapter)
         _answer(model, processor, inputs, args)
 
 
@@ -197,6 +201,12 @@ def _answer(
     if args.no_stream:
         answer = output[0, inputs["input_ids"].shape[1] :]
         print(decoder.decode(answer, skip_special_tokens=True).removesuffix(ending))
+
+
+def _adapt(model: "PreTrainedModel", adapter: str) -> "PreTrainedModel":
+    from ..adapters import load_adapter
+
+    return load_adapter(model, adapter).get_base_model()
 
 
 def _sampling(args: argparse.Namespace) -> dict[str, Any]:
