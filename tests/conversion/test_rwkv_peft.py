@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""RWKV-PEFT's files of every method and era compute what their formula says, as an adapter, merged, and on the way back.
+"""RWKV-PEFT's files of every method and era compute what their formula says: as adapters, merged, and sent back.
 
 The files are written here, and so are the formulas: the expected model is a plain one with its weights changed.
 """
