@@ -39,7 +39,7 @@ from ..kernels.wkv7 import wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .decode_step import decode_token
 from .initial_state import RWKV7InitialState
-from .token_layout import TokenLayout
+from .token_layout import PackedSequences, TokenLayout
 
 
 # The decay is exp(-exp(-1/2) sigmoid(w)), which keeps it above 0.545
@@ -203,18 +203,13 @@ class RWKV7Attention(nn.Module):
     def _recurrence(self, inputs, state, layout: TokenLayout, output_final_state: bool):
         if state is not None and torch.is_grad_enabled():
             state = state.clone()  # the cache overwrites it in place, and backward needs it
-        packed, initial = layout.packed, self.initial_state()
+        batch, time, heads, head_dim = inputs[0].shape
+        packed = layout.packed
+        sequences = batch if packed is None else len(packed.cu_seqlens) - 1
+        state = self._states_before(state, sequences, packed, inputs[0])
         if packed is None:
-            if state is None and initial is not None:
-                state = self._starts(initial, inputs[0].shape[0], inputs[0])
             return wkv7(*inputs, initial_state=state, output_final_state=output_final_state, mask=layout.mask)
 
-        batch, time, heads, head_dim = inputs[0].shape
-        segments = len(packed.cu_seqlens) - 1
-        carried, state = state, None if initial is None else self._starts(initial, segments, inputs[0])
-        if carried is not None:
-            state = carried.new_zeros(segments, *carried.shape[1:]) if state is None else state
-            state = state.index_copy(0, packed.first, carried)
         y, state = wkv7(
             *(x.reshape(1, batch * time, heads, head_dim) for x in inputs),
             initial_state=state,
@@ -224,11 +219,24 @@ class RWKV7Attention(nn.Module):
         )
         return y.view(batch, time, heads, head_dim), None if state is None else state[packed.last]
 
-    @staticmethod
-    def _starts(initial: torch.Tensor, sequences: int, like: torch.Tensor) -> torch.Tensor:
-        """The learned start for each of the sequences, (sequences, H, V, K), never rounded."""
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        return initial.to(like.device, dtype).expand(sequences, *initial.shape)
+    def _states_before(
+        self, carried: torch.Tensor | None, sequences: int, packed: PackedSequences | None, like: torch.Tensor
+    ) -> torch.Tensor | None:
+        """What every sequence starts from, (sequences, H, V, K): the state carried to it, else the learned one.
+
+        `None` stands for zeros. Only the first of the sequences packed in a row gets what is carried to the row.
+        """
+        starts = self.initial_state()
+        if carried is not None and packed is None:
+            return carried
+        if starts is not None:
+            dtype = torch.promote_types(like.dtype, torch.float32)  # never rounded
+            starts = starts.to(like.device, dtype).repeat(sequences, 1, 1, 1)
+        if carried is None:
+            return starts
+        if starts is None:
+            starts = carried.new_zeros(sequences, *carried.shape[1:])
+        return starts.index_copy(0, packed.first, carried)
 
 
 class RWKV7FeedForward(nn.Module):
