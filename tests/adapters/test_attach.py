@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, MissConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, Trainer, TrainingArguments
 
 from helpers.adapters import cached_logits, logits_of, randomize_adapter, train, trained
 from helpers.composites import tiny_composite
@@ -89,6 +89,26 @@ def test_saved_adapters_load_in_a_new_process(tmp_path):
     logits = load_file(tmp_path / "logits.safetensors")
     for name, tensor in expected.items():
         torch.testing.assert_close(logits[name], tensor, **TOLERANCE, msg=name)
+
+
+@pytest.mark.parametrize("name", ["state", "lora with norms and state"])
+def test_the_trainer_of_transformers_resumes_it_bit_for_bit(tmp_path, name):
+    """Also with gradient checkpointing below a frozen model."""
+    rows = [{"input_ids": ids, "labels": ids} for ids in random_ids(8, 9)]
+    options = {"max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 0.05}
+    arguments = TrainingArguments(
+        tmp_path, **options, gradient_checkpointing=True, use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    results = []
+    for checkpoint in (None, str(tmp_path / "checkpoint-2")):
+        torch.manual_seed(0)
+        trainer = Trainer(attach_adapter(tiny_model(), SPECS[name]), arguments, train_dataset=rows)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        results.append(trained(trainer.model))
+    whole, resumed = results
+    assert all(torch.equal(parameter, resumed[key]) for key, parameter in whole.items())
+    loaded = load_adapter(tiny_model(), tmp_path / "checkpoint-4")
+    assert torch.equal(logits_of(loaded, IDS), logits_of(trainer.model.eval(), IDS))
 
 
 def test_targets_of_the_default_miss_the_encoders():
