@@ -7,6 +7,7 @@ attach_adapter(model, {"method": "lora", "r": 32, "alpha": 32, "state": True})
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
@@ -27,7 +28,7 @@ from transformers import PreTrainedModel
 
 from ..modeling_rwkv7_world.quantization import QUANTIZATION_METHOD
 from ..modeling_rwkv7_world.quantized_linear import QuantizedLinear
-from .state_tuning import StateTuningConfig
+from .state_tuning import STATE_TUNING, StateTuningConfig
 from .targets import LAYERS, language_model_norms, language_model_targets
 
 
@@ -110,6 +111,9 @@ def build_peft_config(model: PreTrainedModel, spec: Mapping[str, Any]) -> PeftCo
 def load_adapter(model: PreTrainedModel, source: str | os.PathLike[str], name: str = "default") -> PeftModel:
     """Puts a saved adapter on a model, and makes sure that it belongs there.
 
+    A LoRA goes beside a learned state: after `load_adapter(load_adapter(model, state), lora, "lora")`,
+    `model.base_model.set_adapter(["default", "lora"])` makes both work.
+
     Args:
         model: The base model, or one that has adapters already, of which the new one becomes the active one.
         source: A folder, or an id on the Hub.
@@ -121,6 +125,7 @@ def load_adapter(model: PreTrainedModel, source: str | os.PathLike[str], name: s
     try:
         saved = load_peft_weights(str(source), device="cpu")
         if isinstance(model, PeftModel):
+            _make_room(model, source, name)
             model.load_adapter(str(source), name)
             model.set_adapter(name)
         else:
@@ -140,6 +145,14 @@ def load_adapter(model: PreTrainedModel, source: str | os.PathLike[str], name: s
         raise ValueError(f"{source}: an adapter of another model, for example {differing[0]}, {where}")
     _forbid_merging_into_few_bits(model)
     return model.eval()
+
+
+def _make_room(model: PeftModel, source: str | os.PathLike[str], name: str) -> None:
+    """Lets a plain LoRA be added to a model with learned states: PEFT takes only adapters of one kind together."""
+    config = PeftConfig.from_pretrained(str(source))
+    if model.peft_type == STATE_TUNING and type(config) is LoraConfig:
+        settings = {field.name: getattr(config, field.name) for field in fields(LoraConfig) if field.init}
+        model.add_adapter(name, StateTuningConfig(**settings, tune_state=False))
 
 
 def _lora_config(method: str, spec: Mapping[str, Any], shared: dict[str, Any]) -> LoraConfig:

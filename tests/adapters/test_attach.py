@@ -229,3 +229,16 @@ def test_a_second_adapter_is_loaded_beside_the_first(tmp_path):
     assert isinstance(model, PeftModel) and model.active_adapters == ["second"]
     expected = logits_of(load_adapter(tiny_model(), Path(tmp_path / "second")), IDS)
     assert torch.equal(logits_of(model, IDS), expected)
+
+
+def test_a_plain_lora_works_beside_a_state(tmp_path):
+    """Each was trained by itself, the LoRA without any knowledge of states."""
+    for name, method in (("style", "state"), ("task", "lora")):
+        randomize_adapter(attach_adapter(tiny_model(), {"method": method}), scale=0.2).save_pretrained(tmp_path / name)
+    model = load_adapter(load_adapter(tiny_model(), tmp_path / "style"), tmp_path / "task", "task")
+    torch.testing.assert_close(logits_of(model, IDS), logits_of(load_adapter(tiny_model(), tmp_path / "task"), IDS))
+    model.base_model.set_adapter(["default", "task"])
+    both = logits_of(model, IDS)
+    start = load_adapter(tiny_model(), tmp_path / "style").merge_and_unload()
+    torch.testing.assert_close(both, logits_of(load_adapter(start, tmp_path / "task"), IDS), **TOLERANCE)
+    torch.testing.assert_close(logits_of(model.merge_and_unload(), IDS), both, **TOLERANCE)
