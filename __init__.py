@@ -12,6 +12,7 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
 )
+from transformers.utils import is_peft_available
 
 from .configuration.configuration_rwkv7 import RWKV7Config
 from .configuration.configuration_rwkv_world import RWKVWorldConfig
@@ -37,6 +38,8 @@ AutoModelForMultimodalLM.register(RWKVWorldConfig, RWKVWorldForConditionalGenera
 for _config in (RWKV7Config, RWKVWorldConfig):
     AutoTokenizer.register(_config, fast_tokenizer_class=RWKVWorldTokenizer, exist_ok=True)
 AutoProcessor.register(RWKVWorldConfig, RWKVWorldProcessor, exist_ok=True)
+if is_peft_available():
+    from . import adapters  # noqa: F401 (registers state tuning with PEFT)
 
 __all__ = [
     "RWKV7Cache",

@@ -37,6 +37,7 @@ examples:
   {PROGRAM} generate MODEL "What is in the picture?" --image photo.png
   {PROGRAM} generate MODEL "Write down what is said." --audio clip.wav
   {PROGRAM} generate MODEL "What happens here?" --video film.mp4 --frames 16
+  {PROGRAM} generate MODEL "Who are you?" --adapter my-state
 """
 
 
@@ -63,6 +64,7 @@ def add_parser(commands) -> None:
         type=number(int, lambda value: value >= 1, "a whole number of at least 1"),
         help="pictures taken of a video (default: 8)",
     )
+    parser.add_argument("--adapter", metavar="DIR", help="an adapter of PEFT for the model, as a folder or a Hub id")
     parser.add_argument("--system", metavar="TEXT", help="instruction that stands before the question")
     _add_sampling_options(parser)
     _add_runtime_options(parser)
@@ -84,6 +86,8 @@ def run(args: argparse.Namespace) -> None:
         processor = load_processor(config)
         inputs = _encode(processor, args) if is_composite(config) else _encode_text(processor, args)
         model = load_model(config, args.dtype, device, args.quantize)
+        if args.adapter:
+            model = _adapt(model, args.adapter)
         _answer(model, processor, inputs, args)
 
 
@@ -211,6 +215,12 @@ def _answer(
     if args.no_stream:
         answer = output[0, inputs["input_ids"].shape[1] :]
         print(decoder.decode(answer, skip_special_tokens=True).removesuffix(ending))
+
+
+def _adapt(model: "PreTrainedModel", adapter: str) -> "PreTrainedModel":
+    from ..adapters import load_adapter
+
+    return load_adapter(model, adapter).get_base_model()
 
 
 def _sampling(args: argparse.Namespace) -> dict[str, Any]:

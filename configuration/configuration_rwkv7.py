@@ -82,6 +82,10 @@ class RWKV7Config(PreTrainedConfig):
         for every head size.
     attn (`dict`, *optional*):
         Softmax-attention layers of fla's hybrid models, which are not supported: must be `None`.
+    learned_initial_state (`bool`, *optional*, defaults to `False`):
+        Whether sequences start from a learned state of the recurrence, as state tuning makes it, in place of zeros.
+    learned_initial_tokens (`bool`, *optional*, defaults to `False`):
+        Whether the token shifts start from learned vectors in place of zeros.
     number_of_conv_states (`int`, *optional*, defaults to 2):
         One-token shift states of a layer in the cache: time mix and channel mix.
 
@@ -138,6 +142,8 @@ class RWKV7Config(PreTrainedConfig):
     bos_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 0
     tie_word_embeddings: bool = False
+    learned_initial_state: bool = False
+    learned_initial_tokens: bool = False
     number_of_conv_states: int = 2
     layer_types: list[str] | None = None
 

@@ -3,7 +3,8 @@
 """Foreign checkpoints in and out."""
 
 from .blinkdl import convert_to_blinkdl, convert_to_hub
+from .rwkv_peft_names import holds_rwkv_peft
 from .worldrwkv import convert_worldrwkv, holds_worldrwkv
 
 
-__all__ = ["convert_to_blinkdl", "convert_to_hub", "convert_worldrwkv", "holds_worldrwkv"]
+__all__ = ["convert_to_blinkdl", "convert_to_hub", "convert_worldrwkv", "holds_rwkv_peft", "holds_worldrwkv"]

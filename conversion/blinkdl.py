@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """BlinkDL's `.pth` files to Hub-ready folders and back, bit for bit.
 
-What the fla format has no place for (the unused value mix of layer 0, a trained state merged into the weights) is kept
-under its own name in `EXTRA_FILE` of the folder, where nothing but the way back looks for it.
+What the fla format has no place for (the unused value mix of layer 0) is kept under its own name in `EXTRA_FILE` of
+the folder, where nothing but the way back looks for it. A state from state tuning that was merged into the checkpoint
+becomes the learned initial state of the model.
 """
 
 import math
@@ -194,6 +195,7 @@ def text_config_of(sizes: Sizes, **kwargs) -> RWKV7Config:
         a_low_rank_dim=sizes.a_rank,
         v_low_rank_dim=sizes.v_rank,
         gate_low_rank_dim=sizes.gate_rank,
+        learned_initial_state=sizes.has_initial_state,
         norm_eps=BLINKDL_NORM_EPS,
         group_norm_eps=None if sizes.head_dim * BLINKDL_NORM_EPS == BLINKDL_GROUP_NORM_EPS else BLINKDL_GROUP_NORM_EPS,
         **kwargs,
@@ -222,7 +224,7 @@ def shapes_in_blinkdl(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[st
     layers = 1 + max((int(found[1]) for name in tensors if (found := _LAYER.match(name))), default=-1)
     if not 0 < layers <= len(tensors):
         raise ValueError(f"{folder}: no RWKV-7 text model in the fla format, it holds no tensor model.layers.0.*")
-    any_sizes = Sizes(layers, 0, 0, 0, 0, 0, 0, 0, 0, 0)  # the names do not depend on them
+    any_sizes = Sizes(layers, 0, 0, 0, 0, 0, 0, 0, 0, 0, has_initial_state=True)  # the names do not depend on the rest
     by_source = {entry.fla_name or name: (name, entry) for name, entry in all_entries(any_sizes).items()}
     shapes = {}
     for source_name, tensor in tensors.items():

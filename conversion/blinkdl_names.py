@@ -51,6 +51,7 @@ class Sizes:
     a_rank: int
     v_rank: int | None  # of a model with one layer, which has no value mix
     gate_rank: int
+    has_initial_state: bool = False  # whether a state from state tuning was merged into it
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,9 @@ def _layer_entries(sizes: Sizes, layer: int) -> dict[str, Entry]:
     for s in ("receptance", "key", "value", "output"):
         entries[f"{att}{s}.weight"] = _entry(f"{att}{s}.weight", (hidden, hidden))
     entries |= _norm(att + "ln_x", sizes)
-    # A state from state tuning, merged into the checkpoint
-    entries[att + "time_state"] = Entry(None, (sizes.heads, sizes.head_dim, sizes.head_dim))
+    if sizes.has_initial_state:
+        fla_name = f"model.layers.{layer}.attn.initial_state.weight"
+        entries[att + "time_state"] = Entry(fla_name, (sizes.heads, sizes.head_dim, sizes.head_dim))
     entries[f"{block}ffn.x_k"] = _entry(f"{block}ffn.x_k", (1, 1, hidden), Change.FLATTEN)
     entries[f"{block}ffn.key.weight"] = _entry(f"{block}ffn.key.weight", (ffn, hidden))
     entries[f"{block}ffn.value.weight"] = _entry(f"{block}ffn.value.weight", (hidden, ffn))
@@ -201,6 +203,7 @@ def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
         a_rank=size("blocks.0.att.a1", 1),
         v_rank=value_mix and size(value_mix, 1),
         gate_rank=size("blocks.0.att.g1", 1),
+        has_initial_state=any(name.endswith(".att.time_state") for name in shapes),
     )
 
 

@@ -116,11 +116,11 @@ class RWKV7Cache(Cache):
         state = self.get_recurrent_state(0)
         return -1 if state is None else state.shape[0]
 
-    def get_shift_state(self, layer_idx: int, state_idx: int, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Last token of the forward pass before, (batch, hidden); zero before the first."""
+    def get_shift_state(self, layer_idx: int, state_idx: int, hidden_states: torch.Tensor) -> torch.Tensor | None:
+        """Last token of the forward pass before, (batch, hidden); `None` before the first."""
+        if not self.has_previous_state(layer_idx, state_idx):
+            return None
         state = self.get_conv_state(layer_idx, state_idx)
-        if state is None:
-            return torch.zeros_like(hidden_states[:, 0])
         # The buffer is overwritten in place by the next update
         return state.squeeze(-1).to(hidden_states.dtype, copy=True)
 

@@ -38,7 +38,8 @@ from ..kernels.plain_inference import is_unwatched
 from ..kernels.wkv7 import wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .decode_step import decode_token
-from .token_layout import TokenLayout
+from .initial_state import RWKV7InitialState
+from .token_layout import PackedSequences, TokenLayout
 
 
 # The decay is exp(-exp(-1/2) sigmoid(w)), which keeps it above 0.545
@@ -72,20 +73,23 @@ def shift_tokens(
     cache: RWKV7Cache | None,
     layer_idx: int,
     state_idx: int,
+    initial: torch.Tensor | None,
     fused: ModuleType | None,
 ) -> torch.Tensor:
     """What `mix_tokens` takes as the previous tokens, through the cache if there is one.
 
     (batch, time, hidden), or (batch, hidden), only the token before each row, where the kernels shift by themselves.
+    Before the first token of a sequence stands `initial`, (hidden,), or zeros.
     """
-    if cache is None:
-        carried = torch.zeros_like(hidden_states[:, 0])
-    else:
-        carried = cache.get_shift_state(layer_idx, state_idx, hidden_states)
+    start = torch.zeros_like(hidden_states[:, 0])
+    if initial is not None:
+        start = start + initial.to(hidden_states)
+    carried = None if cache is None else cache.get_shift_state(layer_idx, state_idx, hidden_states)
+    carried = start if carried is None else carried
     if fused is fused_cpu and layout.previous is None:
-        previous, last = carried.clone(), hidden_states[:, -1]  # the cache overwrites it in place
+        previous, last = carried, hidden_states[:, -1]
     else:
-        previous, last = layout.shift(hidden_states, carried)
+        previous, last = layout.shift(hidden_states, carried, start)
     if cache is not None:
         cache.update_shift_state(last, layer_idx, state_idx)
     return previous
@@ -159,6 +163,9 @@ class RWKV7Attention(nn.Module):
         self.g_lora = RWKV7LowRank(hidden_size, config.gate_low_rank_dim, nn.Sigmoid(), bias=False)
         group_norm_eps = config.group_norm_eps or self.head_dim * config.norm_eps
         self.g_norm = nn.GroupNorm(config.num_heads, hidden_size, eps=group_norm_eps)
+        state_shape = (config.num_heads, self.head_dim, self.head_dim)
+        self.initial_state = RWKV7InitialState(state_shape, config.learned_initial_state)
+        self.initial_token = RWKV7InitialState((hidden_size,), config.learned_initial_tokens)
 
     def forward(
         self,
@@ -168,10 +175,13 @@ class RWKV7Attention(nn.Module):
         past_key_values: RWKV7Cache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape."""
-        state = None if past_key_values is None else past_key_values.get_recurrent_state(self.layer_idx)
+        state = None
+        if past_key_values is not None and past_key_values.has_previous_state(self.layer_idx):
+            state = past_key_values.get_recurrent_state(self.layer_idx)
         mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
         fused = fused_operators(hidden_states, self.head_dim, (*mixes, self.k_k, self.k_a, self.r_k))
-        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX, fused)
+        initial = self.initial_token()
+        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX, initial, fused)
         x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(hidden_states, previous, mixes, fused)
         r, k, v = linear(self.r_proj, x_r), linear(self.k_proj, x_k), linear(self.v_proj, x_v)
         w, a, g = self.w_lora(x_w), self.a_lora(x_a), self.g_lora(x_g)
@@ -211,14 +221,13 @@ class RWKV7Attention(nn.Module):
     def _recurrence(self, inputs, state, layout: TokenLayout, output_final_state: bool):
         if state is not None and torch.is_grad_enabled():
             state = state.clone()  # the cache overwrites it in place, and backward needs it
+        batch, time, heads, head_dim = inputs[0].shape
         packed = layout.packed
+        sequences = batch if packed is None else len(packed.cu_seqlens) - 1
+        state = self._states_before(state, sequences, packed, inputs[0])
         if packed is None:
             return wkv7(*inputs, initial_state=state, output_final_state=output_final_state, mask=layout.mask)
 
-        batch, time, heads, head_dim = inputs[0].shape
-        if state is not None:
-            segments = len(packed.cu_seqlens) - 1
-            state = state.new_zeros(segments, *state.shape[1:]).index_copy(0, packed.first, state)
         y, state = wkv7(
             *(x.reshape(1, batch * time, heads, head_dim) for x in inputs),
             initial_state=state,
@@ -227,6 +236,25 @@ class RWKV7Attention(nn.Module):
             cu_seqlens=packed.cu_seqlens,
         )
         return y.view(batch, time, heads, head_dim), None if state is None else state[packed.last]
+
+    def _states_before(
+        self, carried: torch.Tensor | None, sequences: int, packed: PackedSequences | None, like: torch.Tensor
+    ) -> torch.Tensor | None:
+        """What every sequence starts from, (sequences, H, V, K): the state carried to it, else the learned one.
+
+        `None` stands for zeros. Only the first of the sequences packed in a row gets what is carried to the row.
+        """
+        starts = self.initial_state()
+        if carried is not None and packed is None:
+            return carried
+        if starts is not None:
+            dtype = torch.promote_types(like.dtype, torch.float32)  # never rounded
+            starts = starts.to(like.device, dtype).repeat(sequences, 1, 1, 1)
+        if carried is None:
+            return starts
+        if starts is None:
+            starts = carried.new_zeros(sequences, *carried.shape[1:])
+        return starts.index_copy(0, packed.first, carried)
 
 
 class RWKV7FeedForward(nn.Module):
@@ -239,13 +267,15 @@ class RWKV7FeedForward(nn.Module):
         self.x_k = nn.Parameter(torch.empty(config.hidden_size))
         self.key = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.value = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.initial_token = RWKV7InitialState((config.hidden_size,), config.learned_initial_tokens)
 
     def forward(
         self, hidden_states: torch.Tensor, layout: TokenLayout, past_key_values: RWKV7Cache | None = None
     ) -> torch.Tensor:
         """(batch, time, hidden) in and out."""
         fused = fused_operators(hidden_states, self.config.head_dim, (self.x_k,))
-        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX, fused)
+        initial = self.initial_token()
+        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX, initial, fused)
         key = linear(self.key, *mix_tokens(hidden_states, previous, (self.x_k,), fused))
         return linear(self.value, fused.squared_relu(key) if fused else torch.relu(key).square())
 
@@ -360,6 +390,7 @@ class RWKV7PreTrainedModel(PreTrainedModel):
     _no_split_modules = ["RWKV7Block"]
     _skip_keys_device_placement = ["past_key_values"]
     _can_record_outputs = {"hidden_states": RWKV7Block}
+    _keep_in_fp32_modules_strict = ["initial_state", "initial_token"]
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -373,6 +404,8 @@ class RWKV7PreTrainedModel(PreTrainedModel):
             init_time_mix(module)
         elif isinstance(module, RWKV7FeedForward):
             init_channel_mix(module)
+        elif isinstance(module, RWKV7InitialState) and module.weight is not None:
+            init.zeros_(module.weight)
         elif isinstance(module, RWKV7Model):
             init.uniform_(module.embeddings.weight, -1e-4, 1e-4)
         elif isinstance(module, RWKV7ForCausalLM) and not self.config.tie_word_embeddings:

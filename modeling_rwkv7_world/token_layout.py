@@ -19,8 +19,8 @@ import torch
 from transformers.utils.import_utils import is_tracing
 
 
-# Rows that `previous_tokens` and `last_tokens` look up: a zero row, the carried row, then the tokens themselves.
-ZERO_ROW, CARRIED_ROW, FIRST_TOKEN_ROW = 0, 1, 2
+# Rows that `previous` and `last` look up: what a sequence starts from, the carried row, then the tokens themselves.
+START_ROW, CARRIED_ROW, FIRST_TOKEN_ROW = 0, 1, 2
 
 
 @dataclass
@@ -89,21 +89,24 @@ class TokenLayout:
         previous = torch.cat([torch.full_like(latest[:, :1], CARRIED_ROW), latest[:, :-1]], dim=1)
         if starts is None:
             return cls(mask, previous, latest[:, -1])
-        return cls(mask, previous.masked_fill(starts, ZERO_ROW), latest[:, -1], _pack(starts))
+        return cls(mask, previous.masked_fill(starts, START_ROW), latest[:, -1], _pack(starts))
 
-    def shift(self, hidden_states: torch.Tensor, carried: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def shift(
+        self, hidden_states: torch.Tensor, carried: torch.Tensor, start: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The previous token of every token, and the token that the next forward pass has to carry.
 
         Args:
             hidden_states: (batch, time, hidden).
             carried: (batch, hidden), last real token of the forward pass before.
+            start: (batch, hidden), what stands before the first token of a packed sequence.
 
         Returns:
             (batch, time, hidden) and (batch, hidden).
         """
         if self.previous is None:
             return torch.cat([carried[:, None], hidden_states[:, :-1]], dim=1), hidden_states[:, -1]
-        table = torch.cat([torch.zeros_like(carried)[:, None], carried[:, None], hidden_states], dim=1)
+        table = torch.cat([start[:, None], carried[:, None], hidden_states], dim=1)
         rows = torch.cat([self.previous, self.last[:, None]], dim=1)[..., None]  # (B, T + 1, 1)
         found = table.gather(1, rows.expand(-1, -1, hidden_states.shape[-1]))
         return found[:, :-1], found[:, -1]

@@ -149,14 +149,27 @@ def test_file_is_mapped_piece_by_piece(tmp_path, monkeypatch):
 
 
 def test_what_the_fla_format_has_no_place_for_is_kept_aside(tmp_path):
-    state = torch.randn(2, 64, 64)
-    sizes = Sizes(layer_0_has_v=True)
-    checkpoint = write_checkpoint(tmp_path / "a.pth", sizes, **{"blocks.1.att.time_state": state})
+    checkpoint = write_checkpoint(tmp_path / "a.pth", Sizes(layer_0_has_v=True))
     done = convert_to_hub(tmp_path / "a.pth", tmp_path / "hub")
-    names = {"blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2", "blocks.1.att.time_state"}
+    names = {"blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2"}
     assert set(done.kept_aside) == names
     assert_same_bytes(load_file(tmp_path / "hub" / EXTRA_FILE), {name: checkpoint[name] for name in names})
     assert not list((tmp_path / "hub").glob("*extra*")), "servers would take it for weights"
+
+
+def test_a_merged_state_is_what_the_model_starts_from(tmp_path):
+    states = {f"blocks.{layer}.att.time_state": torch.randn(2, 64, 64) for layer in range(2)}
+    checkpoint = write_checkpoint(tmp_path / "a.pth", **states)
+    convert_to_hub(tmp_path / "a.pth", tmp_path / "hub")
+    model, report = RWKV7ForCausalLM.from_pretrained(tmp_path / "hub", output_loading_info=True)
+    assert not any(report.values())
+    for layer, state in enumerate(states.values()):
+        assert torch.equal(model.model.layers[layer].attn.initial_state(), state)
+    convert_to_blinkdl(tmp_path / "hub", tmp_path / "b.pth")
+    assert_same_bytes(torch.load(tmp_path / "b.pth", weights_only=True), checkpoint)
+    write_checkpoint(tmp_path / "c.pth", **dict(list(states.items())[:1]))
+    with pytest.raises(ValueError, match=r"the tensor blocks\.1\.att\.time_state is missing"):
+        convert_to_hub(tmp_path / "c.pth", tmp_path / "none")
 
 
 def test_world_models_come_with_their_tokenizer_and_auto_classes_load_them(tmp_path):
