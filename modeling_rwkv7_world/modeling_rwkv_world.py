@@ -34,7 +34,7 @@ from ..kernels.linear_cpu import linear
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .encoders import build_audio_tower, encode_clips
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
-from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector
+from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, pool_patches
 
 
 @auto_docstring(custom_intro="Outputs of the composite without its head.")
@@ -130,7 +130,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
         pixel_values (`torch.FloatTensor` of shape `(num_images, channels, height, width)`):
-            The images. `pooler_output` of the result is a list of `(tokens, hidden_size)`, one for each image.
+            The images; for several vision towers `(num_images, numbers)`. `pooler_output` of the result is a list of `(tokens, hidden_size)`, one for each image.
         """
         if self.config.vision_config is None:
             raise ValueError("pixel_values were given to a model without a vision tower (vision_config is None).")
@@ -145,6 +145,9 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: WorldRWKV keeps CLIP's class token ("full"), LLaVA-style models keep only patches ("default")
         if self.config.vision_feature_select_strategy == "default":
             features = features[:, self.config.num_additional_image_tokens :]
+        # CODEPATH: VisualRWKV averages over neighbouring patches, other models keep them all
+        if self.config.num_token_per_image is not None:
+            features = pool_patches(features, self.config.num_token_per_image)
         return BaseModelOutputWithPooling(
             last_hidden_state=outputs.last_hidden_state, pooler_output=list(self.vision_projector(features))
         )
