@@ -6,18 +6,26 @@ import argparse
 import re
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .console import PROGRAM, quiet_libraries
+from .console import PROGRAM, number, quiet_libraries
 from .loading import DTYPES
 
 
 if TYPE_CHECKING:
+    import torch
+
+    from ..conversion.blinkdl import Conversion
+    from ..conversion.visualrwkv import VisualConversion
     from ..conversion.worldrwkv import WorldConversion
 
 
 DEFAULT_SHARD_SIZE = "5GB"
-_WORLD_OPTIONS = ("era", "encoder", "template", "speech_padding", "whole_window")
+# Options that only some checkpoints take, and their names in the function that converts those
+_WORLD_OPTIONS = {name: name for name in ("era", "encoder", "template", "speech_padding", "whole_window")}
+_VISUAL_OPTIONS = {"encoder": "encoders", "tokens_per_image": "tokens_per_image"}
+_OWNERS = {"WorldRWKV's": _WORLD_OPTIONS, "VisualRWKV's": _VISUAL_OPTIONS}
+_FORMATS = ("hub", "blinkdl", "visualrwkv")
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 _EPILOG = f"""\
@@ -25,6 +33,7 @@ examples:
   {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
   {PROGRAM} convert rwkv7-0.1b rwkv7-0.1b.pth --to blinkdl
   {PROGRAM} convert RWKV7-0.4B-siglip2/rwkv-0.pth rwkv7-0.4b-siglip2 --encoder google/siglip2-base-patch16-384
+  {PROGRAM} convert VisualRWKV-v0700-0B1-v1.0-20250109.pth visualrwkv-0.1b
 """
 
 
@@ -32,19 +41,19 @@ def add_parser(commands) -> None:
     """Adds the sub-command to `commands`, the object that `ArgumentParser.add_subparsers` returned."""
     parser = commands.add_parser(
         "convert",
-        help="turn BlinkDL's and WorldRWKV's .pth files into Hub-ready folders, and back",
-        description="Converts an RWKV-7 checkpoint, text model or WorldRWKV with its encoder; every tensor keeps its "
-        "exact numbers unless --dtype is given.",
+        help="turn .pth files of RWKV-7, WorldRWKV and VisualRWKV into Hub-ready folders, and back",
+        description="Converts an RWKV-7 checkpoint, a text model, WorldRWKV or VisualRWKV with their encoders; every "
+        "tensor keeps its exact numbers unless --dtype is given.",
         epilog=_EPILOG,
     )
     parser.add_argument(
         "source",
         metavar="SRC",
         type=Path,
-        help="a .pth file, or ModRWKV's folder; with --to blinkdl a text model's folder",
+        help="a .pth file, or ModRWKV's folder; with --to a folder that was converted",
     )
     parser.add_argument("destination", metavar="DST", type=Path, help="what to write; must not exist yet")
-    parser.add_argument("--to", choices=("hub", "blinkdl"), default="hub", help="format to write (default: hub)")
+    parser.add_argument("--to", choices=_FORMATS, default="hub", help="format to write (default: hub)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights (default: as they are)")
     parser.add_argument(
         "--max-shard-size",
@@ -67,44 +76,78 @@ def run(args: argparse.Namespace) -> None:
     """
     import torch
 
-    from ..conversion import convert_to_blinkdl, convert_to_hub, convert_worldrwkv, holds_worldrwkv
-
     dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
-    world_options = {name: getattr(args, name) for name in _WORLD_OPTIONS if getattr(args, name) is not None}
     with nullcontext() if args.debug else quiet_libraries():
-        is_world = args.to == "hub" and holds_worldrwkv(args.source)
-        if world_options and not is_world:
-            option = "--" + next(iter(world_options)).replace("_", "-")
-            raise ValueError(f"{option} is for converting WorldRWKV's checkpoints, not {args.source}")
-        if is_world:
-            done = convert_worldrwkv(
-                args.source,
-                args.destination,
-                dtype=dtype,
-                max_shard_size=args.max_shard_size,
-                show_progress=True,
-                **world_options,
-            )
-        elif args.to == "hub":
-            done = convert_to_hub(args.source, args.destination, dtype, args.max_shard_size, show_progress=True)
-        else:
-            done = convert_to_blinkdl(args.source, args.destination, dtype, show_progress=True)
+        done, details = _convert(args, dtype)
     dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in done.dtypes)
     size = f"{done.parameters:,} numbers in {dtypes}, {done.sizes.layers} layers of {done.sizes.hidden}"
     print(f"{args.destination}: {size}")
-    if is_world:
-        _print_world(done)
-        return
-    if args.to == "hub" and not done.has_tokenizer:
-        print(f"no tokenizer: a vocabulary of {done.sizes.vocab} is not that of the World models")
-    if done.kept_aside:
-        print(f"kept aside for the way back: {', '.join(done.kept_aside)}")
+    for line in details:
+        print(line)
+
+
+def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Conversion", list[str]]:
+    """Converts by the format of the source; what was made, and what there is to say of it."""
+    from ..conversion import (
+        convert_to_blinkdl,
+        convert_to_hub,
+        convert_to_visualrwkv,
+        convert_visualrwkv,
+        convert_worldrwkv,
+        holds_visualrwkv,
+        holds_worldrwkv,
+    )
+
+    to_file = {"blinkdl": convert_to_blinkdl, "visualrwkv": convert_to_visualrwkv}.get(args.to)
+    common = {"dtype": dtype, "show_progress": True}
+    if to_file is not None:
+        _options(args, {})
+        return to_file(args.source, args.destination, **common), []
+    common["max_shard_size"] = args.max_shard_size
+    if holds_worldrwkv(args.source):
+        options = _options(args, _WORLD_OPTIONS)
+        if len(options.get("encoder", [])) > 1:
+            raise ValueError(
+                f"{args.source}: a checkpoint of WorldRWKV has one encoder, not {len(options['encoder'])}"
+            )
+        options |= {"encoder": options["encoder"][0]} if "encoder" in options else {}
+        done = convert_worldrwkv(args.source, args.destination, **common, **options)
+        return done, _describe_world(done)
+    if holds_visualrwkv(args.source):
+        options = _options(args, _VISUAL_OPTIONS)
+        done = convert_visualrwkv(args.source, args.destination, **common, **options)
+        return done, _describe_visual(done)
+    _options(args, {})
+    done = convert_to_hub(args.source, args.destination, **common)
+    return done, _describe_text(done)
+
+
+def _options(args: argparse.Namespace, known: dict[str, str]) -> dict[str, Any]:
+    """The given ones of all options that only some checkpoints take, by their names in `known`; refuses others."""
+    given = [name for name in _WORLD_OPTIONS | _VISUAL_OPTIONS if getattr(args, name) is not None]
+    for name in given:
+        if name not in known:
+            owners = [owner for owner, names in _OWNERS.items() if name in names]
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option} is for converting {' and '.join(owners)} checkpoints, not {args.source}")
+    return {known[name]: getattr(args, name) for name in given}
 
 
 def _add_world_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("WorldRWKV's checkpoints: what a file does not tell")
+    group = parser.add_argument_group("WorldRWKV's and VisualRWKV's checkpoints: what a file does not tell")
+    group.add_argument(
+        "--encoder",
+        metavar="MODEL",
+        action="append",
+        help="folder or Hub id of its encoder (default: the usual one); VisualRWKV: three times, DINOv2, SigLIP, SAM",
+    )
+    group.add_argument(
+        "--tokens-per-image",
+        metavar="N",
+        type=number(int, lambda value: value >= 1, "a whole number of at least 1"),
+        help="VisualRWKV: averages over patches, a square number (default: every patch is a token)",
+    )
     group.add_argument("--era", metavar="E1..E6", help="when it was trained (default: what names and shapes tell)")
-    group.add_argument("--encoder", metavar="MODEL", help="folder or Hub id of its encoder (default: the usual one)")
     group.add_argument("--template", metavar="NAME", help="chat template: E1 to E6 or speech (default: of its era)")
     group.add_argument(
         "--speech-padding", metavar="N", type=int, choices=(0, 2), help="0 if trained before 2025-03-04 (default: 2)"
@@ -114,11 +157,26 @@ def _add_world_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _print_world(done: "WorldConversion") -> None:
-    doubt = f" (it could be {' or '.join(done.other_eras)}: --era tells)" if done.other_eras else ""
-    print(f"era {done.era}{doubt}, chat template {done.template}, encoder {done.encoder}")
+def _describe_text(done: "Conversion") -> list[str]:
+    lines = []
+    if not done.has_tokenizer:
+        lines.append(f"no tokenizer: a vocabulary of {done.sizes.vocab} is not that of the World models")
     if done.kept_aside:
-        print(f"left out, never used: {', '.join(done.kept_aside)}")
+        lines.append(f"kept aside for the way back: {', '.join(done.kept_aside)}")
+    return lines
+
+
+def _describe_world(done: "WorldConversion") -> list[str]:
+    doubt = f" (it could be {' or '.join(done.other_eras)}: --era tells)" if done.other_eras else ""
+    lines = [f"era {done.era}{doubt}, chat template {done.template}, encoder {done.encoder}"]
+    return lines + ([f"left out, never used: {', '.join(done.kept_aside)}"] if done.kept_aside else [])
+
+
+def _describe_visual(done: "VisualConversion") -> list[str]:
+    towers = ", ".join(done.encoders) or "its own"
+    lines = [f"VisualRWKV 7.00, {done.tokens_per_image} tokens a picture, towers: {towers}"]
+    aside = f"kept aside for the way back: {len(done.kept_aside)} tensors that are never used"
+    return lines + ([aside] if done.kept_aside else [])
 
 
 def _shard_size(text: str) -> int:

@@ -3,7 +3,17 @@
 """Foreign checkpoints in and out."""
 
 from .blinkdl import convert_to_blinkdl, convert_to_hub
+from .visualrwkv import convert_visualrwkv, holds_visualrwkv
+from .visualrwkv_export import convert_to_visualrwkv
 from .worldrwkv import convert_worldrwkv, holds_worldrwkv
 
 
-__all__ = ["convert_to_blinkdl", "convert_to_hub", "convert_worldrwkv", "holds_worldrwkv"]
+__all__ = [
+    "convert_to_blinkdl",
+    "convert_to_hub",
+    "convert_to_visualrwkv",
+    "convert_visualrwkv",
+    "convert_worldrwkv",
+    "holds_visualrwkv",
+    "holds_worldrwkv",
+]

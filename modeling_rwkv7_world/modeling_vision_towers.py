@@ -84,7 +84,7 @@ class VisionTowersModel(PreTrainedModel):
         if pixel_values.dim() != 2 or pixel_values.shape[1] != sum(numbers):
             sizes = ", ".join("x".join(map(str, tower.pixel_shape)) for tower in self.config.towers)
             raise ValueError(
-                f"pixel_values has the shape {tuple(pixel_values.shape)}, expected (images, {sum(numbers)}): the pixels "
+                f"pixel_values has the shape {tuple(pixel_values.shape)}, expected (images, {sum(numbers)}): pixels "
                 f"of towers of {sizes}, as their own image processor gives them."
             )
         return numbers

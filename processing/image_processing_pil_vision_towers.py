@@ -68,7 +68,9 @@ class VisionTowersImageProcessorPil(PilBackend):
         return image.convert("RGB")
 
     def _preprocess(self, images, towers, resample, return_tensors=None, **kwargs) -> BatchFeature:
-        rows = [np.concatenate([_read_pixels(image, resample, **tower).ravel() for tower in towers]) for image in images]
+        rows = [
+            np.concatenate([_read_pixels(image, resample, **tower).ravel() for tower in towers]) for image in images
+        ]
         return BatchFeature(data={"pixel_values": rows}, tensor_type=return_tensors)
 
 
