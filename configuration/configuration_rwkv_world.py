@@ -60,6 +60,10 @@ class RWKVWorldConfig(PreTrainedConfig):
     num_token_per_image (`int`, *optional*):
         A square number: averages over a grid of so many cells are taken of the patches of a picture, in front of the
         projector. `None` takes the patches as they are.
+    left_padding_multiple (`int`, *optional*):
+        Emulates VisualRWKV's `evaluate.py`, which runs every step without a cache and puts embeddings of the end token
+        in front until the length is a multiple of 16. Only for comparisons bit by bit, with `use_cache=False` and one
+        row at a time: models are trained without.
     audio_projector_hidden_size (`int`, *optional*):
         Width of the speech projector, twice the hidden size of the text model if `None`.
     audio_projector_kernel_size (`int`, *optional*, defaults to 3):
@@ -112,6 +116,7 @@ class RWKVWorldConfig(PreTrainedConfig):
     vision_projector_stride: int = 2
     vision_projector_scale_factor: int = 4
     num_token_per_image: int | None = None
+    left_padding_multiple: int | None = None
     audio_projector_hidden_size: int | None = None
     audio_projector_kernel_size: int = 3
     audio_projector_stride: int = 2

@@ -33,7 +33,7 @@ from .blinkdl_names import Sizes, all_entries
 from .folder import progress_bar
 from .output import whole_folder
 from .pth_file import open_pth, read_tensors
-from .visualrwkv_encoders import USUAL_ENCODERS, LoadedTower, load_towers, read_tower_configs
+from .visualrwkv_encoders import USUAL_ENCODERS, LoadedTower, load_towers
 from .visualrwkv_names import (
     PROJECTOR_PREFIX,
     TEXT_PREFIX,
@@ -214,13 +214,13 @@ def _towers_from_outside(
         _check_width(checkpoint, [tower.config(sizes) for tower, sizes in zip(TOWERS, checkpoint.towers, strict=True)])
         return [], ()
     used = tuple(os.fspath(encoder) for encoder in encoders or USUAL_ENCODERS)
-    configs = read_tower_configs(used)
+    configs = readtower_configs(used)
     _check_width(checkpoint, configs)
     return load_towers(used, configs), used
 
 
 def _check_width(checkpoint: _Checkpoint, configs: Sequence[PreTrainedConfig]) -> None:
-    towers = _tower_configs(configs)
+    towers = tower_configs(configs)
     widths = [tower.hidden_size for tower in towers]
     if sum(widths) != checkpoint.projector.encoder_dim:
         raise ValueError(
@@ -229,7 +229,8 @@ def _check_width(checkpoint: _Checkpoint, configs: Sequence[PreTrainedConfig]) -
         )
 
 
-def _tower_configs(configs: Sequence[PreTrainedConfig]) -> list[VisionTowerConfig]:
+def tower_configs(configs: Sequence[PreTrainedConfig]) -> list[VisionTowerConfig]:
+    """The towers of a model with these encoders: which features are taken of each."""
     return [
         VisionTowerConfig(
             encoder_config=config, feature_layer=tower.feature_layer, unshuffle_factor=tower.unshuffle_factor
@@ -274,7 +275,7 @@ def _config(
         architectures=["RWKVWorldForConditionalGeneration"],
         dtype=dtype,
         text_config=text_config_of(checkpoint.sizes, eos_token_id=END_OF_TURN_ID, pad_token_id=0, bos_token_id=0),
-        vision_config=VisionTowersConfig(towers=_tower_configs(towers)),
+        vision_config=VisionTowersConfig(towers=tower_configs(towers)),
         vision_projector_type=checkpoint.projector.type,
         num_token_per_image=tokens_per_image,
         # As in `_tokenizer`

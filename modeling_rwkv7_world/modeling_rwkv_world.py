@@ -236,6 +236,16 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             if output is not None
         }
 
+    def _left_padding(self, inputs_embeds, attention_mask, past_key_values) -> int:
+        """Embeddings that `left_padding_multiple` wants in front of a whole row."""
+        has_padding = attention_mask is not None and not bool(attention_mask.all())
+        if inputs_embeds.shape[0] != 1 or past_key_values is not None or has_padding:
+            raise ValueError(
+                "left_padding_multiple wants one whole row without padding at a time: pass use_cache=False, and rows "
+                "one by one."
+            )
+        return -inputs_embeds.shape[1] % self.config.left_padding_multiple
+
     @can_return_tuple
     @auto_docstring
     def forward(
@@ -269,6 +279,14 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
             inputs_embeds = inputs_embeds.masked_scatter(mask, features)
 
+        # CODEPATH: only for comparisons with VisualRWKV's evaluation
+        padding = 0
+        if self.config.left_padding_multiple is not None:
+            padding = self._left_padding(inputs_embeds, attention_mask, past_key_values)
+            end = self.get_input_embeddings().weight[self.config.text_config.eos_token_id]
+            inputs_embeds = torch.cat([end.expand(1, padding, -1), inputs_embeds], dim=1)
+            attention_mask = position_ids = None
+
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -277,7 +295,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             **kwargs,
         )
         return RWKVWorldModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
+            last_hidden_state=outputs.last_hidden_state[:, padding:],
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             image_hidden_states=encoded.get("image"),

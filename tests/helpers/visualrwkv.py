@@ -53,14 +53,14 @@ FEATURES = DINO.hidden + SIGLIP.hidden + 4 * SAM.channels
 
 
 class _Random:
-    """Tensors by name, from one generator."""
+    """Tensors by name, from one generator; without a seed only their shapes, on the device "meta"."""
 
-    def __init__(self, seed: int):
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, seed: int | None):
+        self.options = {"device": "meta"} if seed is None else {"generator": torch.Generator().manual_seed(seed)}
         self.tensors = {}
 
     def normal(self, name: str, *shape: int, mean: float = 0.0, scale: float = 0.2) -> None:
-        self.tensors[name] = mean + scale * torch.randn(*shape, generator=self.generator)
+        self.tensors[name] = mean + scale * torch.randn(*shape, **self.options)
 
     def linear(self, name: str, outputs: int, *inputs: int, bias: bool = True, gain: float = 1.0) -> None:
         self.normal(f"{name}.weight", outputs, *inputs, scale=gain / np.prod(inputs) ** 0.5)
@@ -72,7 +72,7 @@ class _Random:
         self.normal(f"{name}.bias", width)
 
 
-def random_vit(sizes: TowerSizes, seed: int = 1) -> dict[str, torch.Tensor]:
+def random_vit(sizes: TowerSizes, seed: int | None = 1) -> dict[str, torch.Tensor]:
     """A timm vision transformer: DINOv2 with registers if it has any, else SigLIP with its pooling head."""
     random, width = _Random(seed), sizes.hidden
     random.normal("pos_embed", 1, sizes.side**2, width)
@@ -106,7 +106,7 @@ def _random_block(random: _Random, block: str, sizes: TowerSizes, mlp: tuple[str
     random.linear(f"{block}mlp.{mlp[1]}", width, sizes.mlp)
 
 
-def random_sam(sizes: TowerSizes = SAM, seed: int = 2) -> dict[str, torch.Tensor]:
+def random_sam(sizes: TowerSizes = SAM, seed: int | None = 2) -> dict[str, torch.Tensor]:
     """SAM's image encoder, by its authors' names."""
     random, width = _Random(seed), sizes.hidden
     random.normal("pos_embed", 1, sizes.side, sizes.side, width)
