@@ -33,7 +33,7 @@ from .blinkdl_names import Sizes, all_entries
 from .folder import progress_bar
 from .output import whole_folder
 from .pth_file import open_pth, read_tensors
-from .visualrwkv_encoders import USUAL_ENCODERS, LoadedTower, load_towers
+from .visualrwkv_encoders import USUAL_ENCODERS, LoadedTower, load_towers, read_tower_configs
 from .visualrwkv_names import (
     PROJECTOR_PREFIX,
     TEXT_PREFIX,
@@ -214,7 +214,7 @@ def _towers_from_outside(
         _check_width(checkpoint, [tower.config(sizes) for tower, sizes in zip(TOWERS, checkpoint.towers, strict=True)])
         return [], ()
     used = tuple(os.fspath(encoder) for encoder in encoders or USUAL_ENCODERS)
-    configs = readtower_configs(used)
+    configs = read_tower_configs(used)
     _check_width(checkpoint, configs)
     return load_towers(used, configs), used
 

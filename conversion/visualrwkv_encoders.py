@@ -27,6 +27,8 @@ _POSITIONS = {
     "dinov2_with_registers": "embeddings.position_embeddings",
     "siglip_vision_model": "embeddings.position_embedding.weight",
 }
+# Fields of a configuration that list its layers
+_OF_ALL_LAYERS = ("stage_names", "out_features", "out_indices", "_out_features", "_out_indices")
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ def _load(source: str | os.PathLike[str], config: PreTrainedConfig, side: int) -
         config.vision_use_head = False
         config.hidden_act = "gelu"  # timm's is exact, whatever the configuration says
     weights = load_tower(source, config).state_dict()
-    config.num_hidden_layers -= 1
-    config.image_size = side * config.patch_size
+    kept = {name: value for name, value in config.to_dict().items() if name not in _OF_ALL_LAYERS}
+    changes = {"num_hidden_layers": config.num_hidden_layers - 1, "image_size": side * config.patch_size}
+    config = type(config)(**kept | changes)
     unused = f"{_LAYERS[config.model_type]}{config.num_hidden_layers}."
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith(unused)}
     positions = _POSITIONS[config.model_type]

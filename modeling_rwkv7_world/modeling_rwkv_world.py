@@ -238,7 +238,9 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
 
     def _left_padding(self, inputs_embeds, attention_mask, past_key_values) -> int:
         """Embeddings that `left_padding_multiple` wants in front of a whole row."""
-        has_padding = attention_mask is not None and not bool(attention_mask.all())
+        # As in `generate`, which passes a mask for every kind of layer
+        mask = attention_mask["linear_attention"] if isinstance(attention_mask, dict) else attention_mask
+        has_padding = mask is not None and not bool(mask.all())
         if inputs_embeds.shape[0] != 1 or past_key_values is not None or has_padding:
             raise ValueError(
                 "left_padding_multiple wants one whole row without padding at a time: pass use_cache=False, and rows "
