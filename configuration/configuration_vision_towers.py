@@ -139,8 +139,8 @@ class VisionTowersConfig(PreTrainedConfig):
     towers: list[dict | PreTrainedConfig] | None = None
 
     def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
         self.towers = [VisionTowerConfig(**t) if isinstance(t, dict) else t for t in self.towers or []]
+        super().__post_init__(**kwargs)  # passes a choice of attention on to the towers
         counts = [tower.num_patches for tower in self.towers]
         if len(set(counts)) > 1:
             raise ValueError(f"The towers give {counts} features of a picture, expected the same number of each.")
@@ -154,6 +154,13 @@ class VisionTowersConfig(PreTrainedConfig):
     def num_patches(self) -> int:
         """Features of a picture."""
         return self.towers[0].num_patches
+
+    @PreTrainedConfig._attn_implementation.setter
+    def _attn_implementation(self, value: str | dict | None):
+        """Set in the towers too, which the base class does not find in a list."""
+        PreTrainedConfig._attn_implementation.fset(self, value)
+        for tower in self.towers:
+            tower._attn_implementation = value
 
     def to_dict(self) -> dict:
         """All fields, the towers as dictionaries."""

@@ -281,8 +281,8 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
             inputs_embeds = inputs_embeds.masked_scatter(mask, features)
 
-        # CODEPATH: only for comparisons with VisualRWKV's evaluation
         padding = 0
+        # CODEPATH: only for comparisons with VisualRWKV's evaluation
         if self.config.left_padding_multiple is not None:
             padding = self._left_padding(inputs_embeds, attention_mask, past_key_values)
             end = self.get_input_embeddings().weight[self.config.text_config.eos_token_id]

@@ -44,13 +44,7 @@ class VisionTowersModel(PreTrainedModel):
 
     def __init__(self, config: VisionTowersConfig):
         super().__init__(config)
-        options = {}
-        # CODEPATH: a choice of attention is for the towers, which have their own defaults
-        if config._attn_implementation is not None:
-            options["attn_implementation"] = config._attn_implementation
-        self.towers = nn.ModuleList(
-            [AutoModel.from_config(tower.encoder_config, **options) for tower in config.towers]
-        )
+        self.towers = nn.ModuleList([AutoModel.from_config(tower.encoder_config) for tower in config.towers])
         self.post_init()
 
     @classmethod
@@ -95,7 +89,8 @@ def _read_tower(tower: nn.Module, config: VisionTowerConfig, pixel_values: torch
     layer = config.feature_layer
     outputs = tower(pixel_values.to(tower.dtype), output_hidden_states=layer is not None, return_dict=True)
     features = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
-    if config.gives_map:  # (images, channels, rows, columns)
+    # CODEPATH: SAM gives (images, channels, rows, columns), the others rows of features
+    if config.gives_map:
         return F.pixel_unshuffle(features, config.unshuffle_factor).flatten(2).transpose(1, 2)
     return features[:, config.num_prefix_tokens :]
 
