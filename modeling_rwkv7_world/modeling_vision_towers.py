@@ -27,6 +27,10 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 from ..configuration.configuration_vision_towers import VisionTowerConfig, VisionTowersConfig
 
 
+# Bounds memory: in SAM's layers that see the whole picture, every pair of its 4096 patches has a number in every head
+PICTURES_AT_ONCE = 4
+
+
 @auto_docstring(
     custom_intro="""
     Vision encoders of transformers side by side: their features of a patch are joined to one.
@@ -66,12 +70,19 @@ class VisionTowersModel(PreTrainedModel):
             after the other: what `VisionTowersImageProcessorPil` gives. `last_hidden_state` of the result is
             `(num_images, num_patches, hidden_size)`.
         """
-        pixels = pixel_values.split(self._numbers_of_towers(pixel_values), dim=-1)
+        numbers = self._numbers_of_towers(pixel_values)
+        pictures = [self._read_pictures(some, numbers) for some in pixel_values.split(PICTURES_AT_ONCE)]
+        return BaseModelOutput(last_hidden_state=torch.cat(pictures))
+
+    def _read_pictures(self, pixel_values: torch.Tensor, numbers: list[int]) -> torch.Tensor:
+        """(pictures, patches, channels) of (pictures, numbers), `numbers` of each tower."""
         features = [
             _read_tower(tower, config, values.unflatten(-1, config.pixel_shape))
-            for tower, config, values in zip(self.towers, self.config.towers, pixels, strict=True)
+            for tower, config, values in zip(
+                self.towers, self.config.towers, pixel_values.split(numbers, dim=-1), strict=True
+            )
         ]
-        return BaseModelOutput(last_hidden_state=torch.cat(features, dim=-1))
+        return torch.cat(features, dim=-1)
 
     def _numbers_of_towers(self, pixel_values: torch.Tensor) -> list[int]:
         numbers = [math.prod(tower.pixel_shape) for tower in self.config.towers]

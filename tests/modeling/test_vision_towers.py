@@ -80,7 +80,7 @@ def towers_config(towers: list[tuple[str, int | None]]) -> VisionTowersConfig:
     return VisionTowersConfig(towers=made)
 
 
-def pixels_of(config: VisionTowersConfig, images: int = 2) -> list[torch.Tensor]:
+def pixels_of(config: VisionTowersConfig, images: int = 5) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(images, *tower.pixel_shape, generator=generator) for tower in config.towers]
 
@@ -110,7 +110,7 @@ def test_features_are_those_of_the_encoders_side_by_side(towers):
             hidden = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
             expected.append(hidden[:, PREFIX[name] :])
     features = model(packed(pixels)).last_hidden_state
-    assert features.shape == (2, config.num_patches, config.hidden_size)
+    assert features.shape == (5, config.num_patches, config.hidden_size)
     torch.testing.assert_close(features, torch.cat(expected, dim=-1), atol=1e-6, rtol=0)
 
 
