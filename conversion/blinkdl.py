@@ -132,6 +132,12 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
+def naming(source: Path, error: ValueError) -> ValueError:
+    """`error` with the file `source` in front of its message, if it does not stand there."""
+    message = str(error)
+    return error if message.startswith(str(source)) else ValueError(f"{source}: {message}")
+
+
 def sizes_of(source: Path, shapes: dict[str, tuple[int, ...]]) -> Sizes:
     """Sizes of a text model, from the shapes of exactly its tensors in BlinkDL's format.
 

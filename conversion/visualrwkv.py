@@ -26,6 +26,7 @@ from .blinkdl import (
     WORLD_VOCAB_SIZE,
     Conversion,
     absolute,
+    naming,
     sizes_of,
     text_config_of,
 )
@@ -33,12 +34,12 @@ from .blinkdl_names import Sizes, all_entries
 from .folder import progress_bar
 from .output import whole_folder
 from .pth_file import open_pth, read_tensors
-from .visualrwkv_encoders import USUAL_ENCODERS, LoadedTower, load_towers, read_tower_configs
+from .visualrwkv_encoders import USUAL_ENCODERS, load_towers, read_tower_configs
 from .visualrwkv_names import (
     PROJECTOR_PREFIX,
     TEXT_PREFIX,
     TOWERS_PREFIX,
-    GatedOrLinear,
+    VisualProjector,
     is_visualrwkv,
     read_projector,
     read_towers,
@@ -102,8 +103,17 @@ class _Checkpoint:
     shapes: dict[str, Shape]
     dtypes: dict[str, torch.dtype]
     sizes: Sizes
-    projector: GatedOrLinear
+    projector: VisualProjector
     towers: list[TowerSizes]
+
+
+@dataclass(frozen=True)
+class _Towers:
+    """The encoders of the model: configurations, weights by name in its vision tower, and where they came from."""
+
+    configs: list[PreTrainedConfig]
+    weights: dict[str, Weight]
+    used: tuple[str, ...] = ()
 
 
 def holds_visualrwkv(source: str | os.PathLike[str]) -> bool:
@@ -146,14 +156,15 @@ def convert_visualrwkv(
     """
     source, destination = absolute(source), absolute(destination)
     checkpoint = _look_at(source)
-    loaded, used = _towers_from_outside(checkpoint, encoders)
-    towers = [tower.config for tower in loaded] or [
-        tower.config(sizes) for tower, sizes in zip(TOWERS, checkpoint.towers, strict=True)
-    ]
-    weights, kept_aside = _weights_of(checkpoint, loaded)
+    try:
+        towers = _read_towers(checkpoint, encoders)
+        config = _config(checkpoint, towers.configs, tokens_per_image)
+    except ValueError as error:
+        raise naming(source, error) from error
+    weights, kept_aside = _weights_of(checkpoint, towers)
     plan = make_plan(weights, checkpoint.shapes, checkpoint.dtypes, dtype)
     aside = make_plan({name: Weight(name) for name in kept_aside}, checkpoint.shapes, checkpoint.dtypes, None)
-    config = _config(checkpoint, towers, tokens_per_image, plan.dtypes["lm_head.weight"])
+    config.dtype = plan.dtypes["lm_head.weight"]
     total = sum(plan.stored.values()) + sum(aside.stored.values())
     with whole_folder(destination) as folder, progress_bar(total, show_progress) as bar:
         write_plan(plan, folder, checkpoint.files.read, bar, max_shard_size)
@@ -163,7 +174,7 @@ def convert_visualrwkv(
         _save_companions(folder, config)
     numbers = sum(plan.numbers.values())
     tokens = config.num_token_per_image
-    return VisualConversion(checkpoint.sizes, numbers, plan.written_dtypes, kept_aside, True, tokens, used)
+    return VisualConversion(checkpoint.sizes, numbers, plan.written_dtypes, kept_aside, True, tokens, towers.used)
 
 
 def _files_of(source: Path) -> _Files:
@@ -184,44 +195,49 @@ def _look_at(source: Path) -> _Checkpoint:
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     try:
         refuse_other_versions(shapes)
-        text = under(shapes, TEXT_PREFIX)
-        if not text:
-            raise ValueError(
-                f"the text model is missing: no tensor is called {TEXT_PREFIX}*, and there are no files "
-                f"NAME{TEXT_FILE_END} and NAME{VISUAL_FILE_END} side by side"
-            )
-        foreign = next((name for name in shapes if not name.startswith((TEXT_PREFIX, *_VISUAL_PREFIXES))), None)
-        if foreign is not None:
-            raise ValueError(f"the tensor {foreign} is none that VisualRWKV 7.00 has")
-        sizes = sizes_of(source, text)
+        _check_parts(shapes)
+        sizes = sizes_of(source, under(shapes, TEXT_PREFIX))
         if sizes.vocab != WORLD_VOCAB_SIZE:
             raise ValueError(f"a vocabulary of {sizes.vocab} is not that of World models, expected {WORLD_VOCAB_SIZE}")
-        return _Checkpoint(
-            source, files, shapes, dtypes, sizes, read_projector(shapes, sizes.hidden), read_towers(shapes)
-        )
+        projector, towers = read_projector(shapes, sizes.hidden), read_towers(shapes)
     except ValueError as error:
-        message = str(error)
-        raise error if message.startswith(str(source)) else ValueError(f"{source}: {message}") from error
+        raise naming(source, error) from error
+    return _Checkpoint(source, files, shapes, dtypes, sizes, projector, towers)
 
 
-def _towers_from_outside(
-    checkpoint: _Checkpoint, encoders: Sequence[str | os.PathLike[str]] | None
-) -> tuple[list[LoadedTower], tuple[str, ...]]:
-    """Towers that the file does not hold, and where they came from; none if it holds its own."""
+def _check_parts(shapes: Iterable[str]) -> None:
+    if not any(name.startswith(TEXT_PREFIX) for name in shapes):
+        raise ValueError(
+            f"the text model is missing: no tensor is called {TEXT_PREFIX}*, and there are no files "
+            f"NAME{TEXT_FILE_END} and NAME{VISUAL_FILE_END} side by side"
+        )
+    foreign = next((name for name in shapes if not name.startswith((TEXT_PREFIX, *_VISUAL_PREFIXES))), None)
+    if foreign is not None:
+        raise ValueError(f"the tensor {foreign} is none that VisualRWKV 7.00 has")
+
+
+def _read_towers(checkpoint: _Checkpoint, encoders: Sequence[str | os.PathLike[str]] | None) -> _Towers:
+    """The towers of a file, or those of the encoders that it was trained with."""
+    if checkpoint.towers and encoders:
+        raise ValueError("holds its own towers, so it takes no encoders")
     if checkpoint.towers:
-        if encoders:
-            raise ValueError(f"{checkpoint.source}: holds its own towers, so it takes no encoders")
-        _check_width(checkpoint, [tower.config(sizes) for tower, sizes in zip(TOWERS, checkpoint.towers, strict=True)])
-        return [], ()
+        configs = [tower.config(sizes) for tower, sizes in zip(TOWERS, checkpoint.towers, strict=True)]
+        _check_width(checkpoint, configs)
+        return _Towers(configs, _tower_weights(checkpoint.towers))
     used = tuple(os.fspath(encoder) for encoder in encoders or USUAL_ENCODERS)
     configs = read_tower_configs(used)
     _check_width(checkpoint, configs)
-    return load_towers(used, configs), used
+    loaded = load_towers(used, configs)
+    weights = {
+        f"towers.{index}.{name}": Weight(None, tensor=tensor)
+        for index, tower in enumerate(loaded)
+        for name, tensor in tower.weights.items()
+    }
+    return _Towers([tower.config for tower in loaded], weights, used)
 
 
 def _check_width(checkpoint: _Checkpoint, configs: Sequence[PreTrainedConfig]) -> None:
-    towers = tower_configs(configs)
-    widths = [tower.hidden_size for tower in towers]
+    widths = [tower.hidden_size for tower in tower_configs(configs)]
     if sum(widths) != checkpoint.projector.encoder_dim:
         raise ValueError(
             f"{checkpoint.source}: its projector takes features of {checkpoint.projector.encoder_dim}, but the towers "
@@ -239,7 +255,7 @@ def tower_configs(configs: Sequence[PreTrainedConfig]) -> list[VisionTowerConfig
     ]
 
 
-def _weights_of(checkpoint: _Checkpoint, loaded: list[LoadedTower]) -> tuple[dict[str, Weight], tuple[str, ...]]:
+def _weights_of(checkpoint: _Checkpoint, towers: _Towers) -> tuple[dict[str, Weight], tuple[str, ...]]:
     """Where each tensor of the composite comes from, and the tensors of the file that it has no place for."""
     weights, entries = {}, all_entries(checkpoint.sizes)
     for name in under(checkpoint.shapes, TEXT_PREFIX):
@@ -248,11 +264,7 @@ def _weights_of(checkpoint: _Checkpoint, loaded: list[LoadedTower]) -> tuple[dic
             weights[ours] = Weight(TEXT_PREFIX + name, entries[name].change.to_fla)
     for name, ours in checkpoint.projector.names.items():
         weights[OUR_PROJECTOR + ours] = Weight(PROJECTOR_PREFIX + name)
-    if checkpoint.towers:
-        weights |= _tower_weights(checkpoint.towers)
-    for index, tower in enumerate(loaded):
-        named = {f"{OUR_TOWERS}towers.{index}.{name}": tensor for name, tensor in tower.weights.items()}
-        weights |= {name: Weight(None, tensor=tensor) for name, tensor in named.items()}
+    weights |= {OUR_TOWERS + name: weight for name, weight in towers.weights.items()}
     used = {weight.name for weight in weights.values()}
     return weights, tuple(sorted(name for name in checkpoint.shapes if name not in used))
 
@@ -260,20 +272,17 @@ def _weights_of(checkpoint: _Checkpoint, loaded: list[LoadedTower]) -> tuple[dic
 def _tower_weights(sizes: list[TowerSizes]) -> dict[str, Weight]:
     weights = {}
     for name, entry in tower_entries(sizes).items():
-        weights |= {OUR_TOWERS + target: Weight(name, change) for target, change in entry.changes().items()}
-    for index, (tower, tower_sizes) in enumerate(zip(TOWERS, sizes, strict=True)):
-        for name, constant in tower.constants.items():
-            weights[f"{OUR_TOWERS}towers.{index}.{name}"] = Weight(None, tensor=constant(tower_sizes))
+        weights |= {target: Weight(name, change) for target, change in entry.changes().items()}
+    for index, tower in enumerate(TOWERS):
+        for target, (name, change) in tower.derived.items():
+            weights[f"towers.{index}.{target}"] = Weight(tower.prefix + name, change)
     return weights
 
 
-def _config(
-    checkpoint: _Checkpoint, towers: list[PreTrainedConfig], tokens_per_image: int | None, dtype: torch.dtype
-) -> RWKVWorldConfig:
+def _config(checkpoint: _Checkpoint, towers: list[PreTrainedConfig], tokens_per_image: int | None) -> RWKVWorldConfig:
     tokenizer_ids = {token.name: token.world_id for token in MULTIMODAL_TOKENS}
     return RWKVWorldConfig(
         architectures=["RWKVWorldForConditionalGeneration"],
-        dtype=dtype,
         text_config=text_config_of(checkpoint.sizes, eos_token_id=END_OF_TURN_ID, pad_token_id=0, bos_token_id=0),
         vision_config=VisionTowersConfig(towers=tower_configs(towers)),
         vision_projector_type=checkpoint.projector.type,

@@ -31,7 +31,7 @@ _FOREIGN_NAMES = [
 
 
 @dataclass(frozen=True)
-class GatedOrLinear:
+class VisualProjector:
     """A projector, as its tensors tell.
 
     Attributes:
@@ -82,7 +82,7 @@ def under(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Shape]:
     return {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
 
 
-def read_projector(shapes: Mapping[str, Shape], hidden_size: int) -> GatedOrLinear:
+def read_projector(shapes: Mapping[str, Shape], hidden_size: int) -> VisualProjector:
     """The projector of a checkpoint.
 
     Args:
@@ -105,7 +105,7 @@ def read_projector(shapes: Mapping[str, Shape], hidden_size: int) -> GatedOrLine
     if type == "gated_mlp":
         expected |= {"gate.weight": (width, width), "ln_v.weight": (hidden_size,), "ln_v.bias": (hidden_size,)}
     check_exactly(shapes, expected, PROJECTOR_PREFIX, "a projector")
-    return GatedOrLinear(type, width, names)
+    return VisualProjector(type, width, names)
 
 
 def read_towers(shapes: Mapping[str, Shape]) -> list[TowerSizes]:

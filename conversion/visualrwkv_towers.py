@@ -89,6 +89,10 @@ def _without_batch(positions: torch.Tensor) -> torch.Tensor:
     return positions[0]
 
 
+def _zero_token(token: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(token[0])
+
+
 @dataclass(frozen=True)
 class TowerSizes:
     """Sizes of a tower.
@@ -131,7 +135,8 @@ class Tower:
     image_std: list[float]
     unshuffle_factor: int = 1
     unused: re.Pattern = re.compile("(?!)")  # names of tensors that are never used, whatever their shapes
-    constants: dict[str, Callable[[TowerSizes], torch.Tensor]] = field(default_factory=dict)
+    # Tensors of our tower that the file does not have: which of its own they are made of, and how
+    derived: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = field(default_factory=dict)
 
 
 # --- DINOv2 with registers and SigLIP, by timm's names ---------------------------------------------------------------
@@ -353,8 +358,8 @@ TOWERS = (
         feature_layer=-1,
         image_mean=IMAGENET_DEFAULT_MEAN,
         image_std=IMAGENET_DEFAULT_STD,
-        # Only a model that learns to fill gaps uses it, and timm has none
-        constants={"embeddings.mask_token": lambda sizes: torch.zeros(1, sizes.hidden)},
+        # Only a model that learns to fill gaps uses it, and timm has none: zeros, shaped as the class token is
+        derived={"embeddings.mask_token": ("cls_token", _zero_token)},
     ),
     Tower(
         "SigLIP",

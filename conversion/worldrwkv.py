@@ -15,7 +15,7 @@ from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..processing.chat_templates import ERA_CHAT_TEMPLATES
 from ..processing.processing_rwkv_world import RWKVWorldProcessor
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
-from .blinkdl import WORLD_VOCAB_SIZE, Conversion, absolute, shapes_in_blinkdl, sizes_of, text_config_of
+from .blinkdl import WORLD_VOCAB_SIZE, Conversion, absolute, naming, shapes_in_blinkdl, sizes_of, text_config_of
 from .blinkdl_names import Change, Sizes, all_entries
 from .encoders import Encoder, load_encoder, read_encoder_config
 from .folder import open_folder, progress_bar
@@ -73,7 +73,7 @@ def holds_worldrwkv(source: str | os.PathLike[str]) -> bool:
     try:
         return family_of(_open(source)) is not None
     except ValueError as error:
-        raise _naming(source, error) from error
+        raise naming(source, error) from error
 
 
 def convert_worldrwkv(
@@ -116,7 +116,7 @@ def convert_worldrwkv(
         era, other_eras = _choose_era(checkpoint, era, published and published[1])
         encoder = os.fspath(encoder or _usual_encoder(checkpoint.projector, published and published[1]))
     except ValueError as error:
-        raise _naming(source, error) from error
+        raise naming(source, error) from error
     template = template or ("speech" if checkpoint.projector.type == "speech" else era)
     if template not in ERA_CHAT_TEMPLATES:
         raise ValueError(f"unknown template {template!r}, expected one of {', '.join(ERA_CHAT_TEMPLATES)}")
@@ -133,11 +133,6 @@ def convert_worldrwkv(
     return WorldConversion(
         checkpoint.sizes, numbers, plan.written_dtypes, left_out, True, era, other_eras, template, encoder
     )
-
-
-def _naming(source: Path, error: ValueError) -> ValueError:
-    message = str(error)
-    return error if message.startswith(str(source)) else ValueError(f"{source}: {message}")
 
 
 def _open(source: Path) -> dict[str, torch.Tensor]:

@@ -135,11 +135,11 @@ def test_encoders_that_do_not_fit_are_told(tensors, tmp_path, capsys):
     capsys.readouterr()
     torch.save({key: tensor for key, tensor in tensors.items() if not key.startswith("vit.")}, source)
     assert convert_refusal(capsys, source, tmp_path / "hub", "--encoder", siglip) == (
-        "1 encoders were given, expected 3: DINOv2, SigLIP, SAM, in this order"
+        f"{source}: 1 encoders were given, expected 3: DINOv2, SigLIP, SAM, in this order"
     )
     three = [argument for _ in range(3) for argument in ("--encoder", siglip)]
     assert convert_refusal(capsys, source, tmp_path / "hub", *three) == (
-        f"{siglip}: its model type is siglip_vision_model, but the vision projector was trained on one of "
+        f"{source}: {siglip}: its model type is siglip_vision_model, but the vision projector was trained on one of "
         "dinov2_with_registers"
     )
 
@@ -154,7 +154,7 @@ def test_options_that_make_no_sense_are_refused(tensors, hub, tmp_path, capsys):
         f"--era is for converting WorldRWKV's checkpoints, not {source}"
     )
     assert convert_refusal(capsys, source, tmp_path / "out", "--tokens-per-image", "5") == (
-        "num_token_per_image is 5, expected a square number."
+        f"{source}: num_token_per_image is 5, expected a square number."
     )
     assert convert_refusal(capsys, hub, tmp_path / "out", "--to", "visualrwkv", "--encoder", "x") == (
         f"--encoder is for converting WorldRWKV's and VisualRWKV's checkpoints, not {hub}"

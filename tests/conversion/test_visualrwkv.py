@@ -483,6 +483,7 @@ def test_a_file_without_towers_takes_them_from_their_own_folders(side, tmp_path)
 def test_weights_keep_their_dtypes_and_may_be_sharded(tmp_path):
     tensors = {name: tensor.bfloat16() for name, tensor in whole_file().items()}
     example = make_example(tmp_path, tensors, max_shard_size="9MB")
+    assert example.done.dtypes == (torch.bfloat16,)
     assert len(list(example.folder.glob("model-*.safetensors"))) > 1
     assert AutoModelForMultimodalLM.from_pretrained(example.folder).dtype == torch.bfloat16
     convert_to_visualrwkv(example.folder, tmp_path / "back.pth")
