@@ -272,7 +272,7 @@ def test_a_conversation_about_pictures_is_what_the_original_made_of_it(images, e
     torch.testing.assert_close(model(**inputs).logits[0], expected, **TOLERANCE)
 
 
-@pytest.mark.parametrize(("projector", "tokens"), [("linear", 16), ("mlp", 4), ("linear", 1)])
+@pytest.mark.parametrize(("projector", "tokens"), [("mlp", 4), ("linear", 1)])
 def test_other_projectors_and_fewer_tokens_of_a_picture(projector, tokens, tmp_path):
     example = make_example(tmp_path, whole_file(projector), tokens_per_image=tokens)
     assert example.done.tokens_per_image == tokens
@@ -406,15 +406,13 @@ def test_two_files_side_by_side_are_one_checkpoint(example, tmp_path):
     visual = {name: tensor.half() for name, tensor in example.tensors.items() if not name.startswith("rwkv.")}
     torch.save(text, tmp_path / "a_rwkv.pth")
     torch.save(visual, tmp_path / "a_visual.pth")
-    both = text_file, visual_file = tmp_path / "hub1", tmp_path / "hub2"
-    convert_visualrwkv(tmp_path / "a_rwkv.pth", text_file)
-    convert_visualrwkv(tmp_path / "a_visual.pth", visual_file)
-    assert (text_file / "model.safetensors").read_bytes() == (visual_file / "model.safetensors").read_bytes()
-    for folder in both:
-        convert_to_visualrwkv(folder, folder / "back.pth")
-        back = torch.load(folder / "back.pth")
-        assert back.keys() == example.tensors.keys()
-        assert all(torch.equal(back[name], tensor.half()) for name, tensor in example.tensors.items())
+    convert_visualrwkv(tmp_path / "a_rwkv.pth", tmp_path / "hub")
+    convert_visualrwkv(tmp_path / "a_visual.pth", tmp_path / "same")
+    assert (tmp_path / "hub/model.safetensors").read_bytes() == (tmp_path / "same/model.safetensors").read_bytes()
+    convert_to_visualrwkv(tmp_path / "hub", tmp_path / "back.pth")
+    back = torch.load(tmp_path / "back.pth")
+    assert back.keys() == example.tensors.keys()
+    assert all(torch.equal(back[name], tensor.half()) for name, tensor in example.tensors.items())
 
 
 def save_towers(folder: Path, side: int) -> tuple[list[Path], list[torch.nn.Module]]:
