@@ -10,7 +10,7 @@ from tqdm.utils import CallbackIOWrapper
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..configuration.configuration_vision_towers import VisionTowersConfig
-from .blinkdl import Conversion, absolute, check_epsilons, tensors_in_blinkdl
+from .blinkdl import Conversion, absolute, check_epsilons, naming, tensors_in_blinkdl
 from .blinkdl_names import Sizes
 from .folder import open_folder, progress_bar
 from .output import whole_file
@@ -51,7 +51,10 @@ def convert_to_visualrwkv(
     if not (source / "config.json").is_file():
         raise FileNotFoundError(f"{source}: not a model folder, it holds no config.json")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    tensors, sizes = _in_file(source, config, open_folder(source, EXTRA_FILE))
+    try:
+        tensors, sizes = _in_file(source, config, open_folder(source, EXTRA_FILE))
+    except ValueError as error:
+        raise naming(source, error) from error
     tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in tensors.items()}
     total = sum(tensor.nbytes for tensor in tensors.values())
     with whole_file(destination) as path, open(path, "wb") as file, progress_bar(total, show_progress) as bar:
@@ -68,17 +71,17 @@ def _in_file(
     kinds = [tower.encoder_config.model_type for tower in getattr(vision, "towers", [])]
     projector = {"gated_mlp": GATED_NAMES, "linear": LINEAR_NAMES}.get(getattr(config, "vision_projector_type", None))
     if kinds != [tower.model_type for tower in TOWERS] or projector is None:
-        raise ValueError(f"{source}: holds a {config.model_type} model, expected one that was made of VisualRWKV 7.00")
+        raise ValueError(f"holds a {config.model_type} model, expected one that was made of VisualRWKV 7.00")
     extra = {name: found[name] for name in found if name.startswith((TEXT_PREFIX, TOWERS_PREFIX))}
     tensors, sizes = _text_in_file(source, found, extra)
     check_epsilons(source, config.text_config.to_dict(), sizes)
     sources = {PROJECTOR_PREFIX + name: OUR_PROJECTOR + ours for name, ours in projector.items()}
     missing = sorted(sources.values() - found.keys())
     if missing:
-        raise ValueError(f"{source}: the tensor {missing[0]} is missing")
+        raise ValueError(f"the tensor {missing[0]} is missing")
     tensors |= {name: found[ours] for name, ours in sources.items()}
     if any(name.startswith(TOWERS_PREFIX) for name in extra):
-        tensors |= _towers_in_file(source, vision, found)
+        tensors |= _towers_in_file(vision, found)
     return tensors | {name: extra[name] for name in extra if name.startswith(TOWERS_PREFIX)}, sizes
 
 
@@ -93,15 +96,13 @@ def _text_in_file(
     return {TEXT_PREFIX + name: tensor for name, tensor in renamed.items()}, sizes
 
 
-def _towers_in_file(
-    source: Path, vision: VisionTowersConfig, found: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def _towers_in_file(vision: VisionTowersConfig, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, entry in tower_entries([sizes_of_config(tower.encoder_config) for tower in vision.towers]).items():
         targets = [OUR_TOWERS + target for target in entry.targets]
         missing = [target for target in targets if target not in found]
         if missing:
-            raise ValueError(f"{source}: the tensor {missing[0]} is missing")
+            raise ValueError(f"the tensor {missing[0]} is missing")
         if targets:
             tensors[name] = entry.to_file([found[target] for target in targets])
     return tensors

@@ -62,11 +62,17 @@ class TowerEntry:
         return dict.fromkeys(self.targets, change)
 
     def to_file(self, tensors: list[torch.Tensor]) -> torch.Tensor:
-        """The tensor of the file from its targets, in their order."""
+        """The tensor of the file from its targets, in their order.
+
+        Raises:
+            ValueError: If the class token has a position, which a file has no place for.
+        """
         if self.layout is Layout.FUSED:
             return torch.cat(tensors)
         (tensor,) = tensors
         if self.layout is Layout.NO_CLASS:
+            if tensor[:, 0].any():
+                raise ValueError(f"{self.targets[0]} has a position of the class token, which a file has no place for")
             return tensor[:, 1:]
         return tensor[None] if self.layout is Layout.FLAT else tensor
 
