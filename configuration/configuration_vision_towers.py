@@ -50,7 +50,7 @@ def known_prefix_tokens(config: PreTrainedConfig, option: str) -> int:
     return _PREFIX_TOKENS[config.model_type] + getattr(config, "num_register_tokens", 0)
 
 
-@auto_docstring(checkpoint="howard-hou/visualrwkv-7")
+@auto_docstring(checkpoint="howard-hou/visualrwkv-6")
 @strict
 class VisionTowerConfig(PreTrainedConfig):
     r"""
@@ -110,7 +110,7 @@ class VisionTowerConfig(PreTrainedConfig):
         return self.encoder_config.num_channels, size, size
 
 
-@auto_docstring(checkpoint="howard-hou/visualrwkv-7")
+@auto_docstring(checkpoint="howard-hou/visualrwkv-6")
 @strict
 class VisionTowersConfig(PreTrainedConfig):
     r"""
