@@ -1,26 +1,32 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`rwkv7-world convert`: published checkpoints and adapters to folders of the Hub's format, and back."""
+"""`rwkv7-world convert`: published checkpoints to Hub-ready folders, and back."""
 
 import argparse
 import re
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .console import PROGRAM, number, quiet_libraries
+from .convert_adapters import RWKV_PEFT, add_adapter_options, convert_adapter, export_adapter, is_adapter
 from .loading import DTYPES
 
 
 if TYPE_CHECKING:
     import torch
 
+    from ..conversion.blinkdl import Conversion
+    from ..conversion.visualrwkv import VisualConversion
     from ..conversion.worldrwkv import WorldConversion
 
 
 DEFAULT_SHARD_SIZE = "5GB"
-_WORLD_OPTIONS = ("era", "encoder", "template", "speech_padding", "whole_window")
-_ADAPTER_OPTIONS = ("base", "alpha", "init_pissa", "merge")
+# Options that only some checkpoints take, and their names in the function that converts those
+_WORLD_OPTIONS = {name: name for name in ("era", "encoder", "template", "speech_padding", "whole_window")}
+_VISUAL_OPTIONS = {"encoder": "encoders", "tokens_per_image": "tokens_per_image"}
+_OWNERS = {"WorldRWKV's": _WORLD_OPTIONS, "VisualRWKV's": _VISUAL_OPTIONS}
+_FORMATS = ("hub", "blinkdl", "visualrwkv", RWKV_PEFT)
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 _EPILOG = f"""\
@@ -28,6 +34,7 @@ examples:
   {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
   {PROGRAM} convert rwkv7-0.1b rwkv7-0.1b.pth --to blinkdl
   {PROGRAM} convert RWKV7-0.4B-siglip2/rwkv-0.pth rwkv7-0.4b-siglip2 --encoder google/siglip2-base-patch16-384
+  {PROGRAM} convert VisualRWKV-v0700-0B1-v1.0-20250109.pth visualrwkv-0.1b
   {PROGRAM} convert rwkv-0.pth adapter --base rwkv7-0.1b --alpha 32
   {PROGRAM} convert adapter rwkv-peft.pth --to rwkv-peft
 """
@@ -37,21 +44,19 @@ def add_parser(commands) -> None:
     """Adds the sub-command to `commands`, the object that `ArgumentParser.add_subparsers` returned."""
     parser = commands.add_parser(
         "convert",
-        help="turn BlinkDL's, WorldRWKV's and RWKV-PEFT's .pth files into Hub-ready folders, and back",
-        description="Converts an RWKV-7 checkpoint, text model or WorldRWKV with its encoder, or an adapter of "
-        "RWKV-PEFT; every tensor keeps its exact numbers unless --dtype is given.",
+        help="turn .pth files of RWKV-7, WorldRWKV, VisualRWKV and RWKV-PEFT into Hub-ready folders, and back",
+        description="Converts an RWKV-7 checkpoint, a text model, WorldRWKV or VisualRWKV with their encoders, or an "
+        "adapter of RWKV-PEFT; every tensor keeps its exact numbers unless --dtype is given.",
         epilog=_EPILOG,
     )
     parser.add_argument(
         "source",
         metavar="SRC",
         type=Path,
-        help="a .pth file, or ModRWKV's folder; with --to a text model's or an adapter's folder",
+        help="a .pth file, or ModRWKV's folder; with --to a folder that was converted",
     )
     parser.add_argument("destination", metavar="DST", type=Path, help="what to write; must not exist yet")
-    parser.add_argument(
-        "--to", choices=("hub", "blinkdl", "rwkv-peft"), default="hub", help="format to write (default: hub)"
-    )
+    parser.add_argument("--to", choices=_FORMATS, default="hub", help="format to write (default: hub)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights (default: as they are)")
     parser.add_argument(
         "--max-shard-size",
@@ -61,7 +66,7 @@ def add_parser(commands) -> None:
         help="largest weight file of a folder, as 500MB or 5GB (default: %(default)s)",
     )
     _add_world_options(parser)
-    _add_adapter_options(parser)
+    add_adapter_options(parser)
     parser.add_argument("--debug", action="store_true", help="show warnings, and the traceback of an error")
     parser.set_defaults(run=run)
 
@@ -73,83 +78,89 @@ def run(args: argparse.Namespace) -> None:
         ValueError: If the source is not what it should be, or the destination is taken.
         OSError: If something cannot be read or written.
     """
-    with nullcontext() if args.debug else quiet_libraries():
-        if args.to == "rwkv-peft":
-            _export_adapter(args)
-        elif _is_adapter(args):
-            _convert_adapter(args)
-        else:
-            _convert_model(args)
-
-
-def _is_adapter(args: argparse.Namespace) -> bool:
-    from ..conversion import holds_rwkv_peft
-
-    given = [name for name in _ADAPTER_OPTIONS if getattr(args, name)]
-    is_adapter = args.to == "hub" and holds_rwkv_peft(args.source)
-    if given and not is_adapter:
-        raise ValueError(f"--{given[0].replace('_', '-')} is for converting RWKV-PEFT's adapters, not {args.source}")
-    if is_adapter and args.base is None:
-        kind = "an adapter of RWKV-PEFT or a trained state"
-        raise ValueError(f"{args.source}: {kind}; give the folder of its model with --base")
-    return is_adapter
-
-
-def _convert_adapter(args: argparse.Namespace) -> None:
-    from ..conversion.rwkv_peft import convert_rwkv_peft
-
-    done = convert_rwkv_peft(args.source, args.destination, args.base, args.alpha, args.init_pissa, args.merge)
-    rank = f" of rank {done.rank}" if done.rank else ""
-    kind = "the whole model, with merged weights" if done.merged else "an adapter of PEFT"
-    print(f"{args.destination}: {kind}, from {done.method}{rank}, {done.tensors} tensors")
-
-
-def _export_adapter(args: argparse.Namespace) -> None:
-    from ..conversion.rwkv_peft_export import export_rwkv_peft
-
-    done = export_rwkv_peft(args.source, args.destination, _dtype(args))
-    alpha = "" if done.alpha is None else f"; the file does not tell alpha, which is {done.alpha:g}"
-    print(f"{args.destination}: {done.method}, {done.tensors} tensors{alpha}")
-
-
-def _dtype(args: argparse.Namespace) -> "torch.dtype | None":
     import torch
 
-    return None if args.dtype == "auto" else getattr(torch, args.dtype)
+    dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
+    with nullcontext() if args.debug else quiet_libraries():
+        if args.to == RWKV_PEFT:
+            export_adapter(args, dtype)
+        elif is_adapter(args):
+            convert_adapter(args)
+        else:
+            _convert_model(args, dtype)
 
 
-def _convert_model(args: argparse.Namespace) -> None:
-    from ..conversion import convert_to_blinkdl, convert_to_hub, convert_worldrwkv, holds_worldrwkv
-
-    dtype = _dtype(args)
-    world_options = {name: getattr(args, name) for name in _WORLD_OPTIONS if getattr(args, name) is not None}
-    is_world = args.to == "hub" and holds_worldrwkv(args.source)
-    if world_options and not is_world:
-        option = "--" + next(iter(world_options)).replace("_", "-")
-        raise ValueError(f"{option} is for converting WorldRWKV's checkpoints, not {args.source}")
-    if is_world:
-        sizes = {"dtype": dtype, "max_shard_size": args.max_shard_size}
-        done = convert_worldrwkv(args.source, args.destination, show_progress=True, **sizes, **world_options)
-    elif args.to == "hub":
-        done = convert_to_hub(args.source, args.destination, dtype, args.max_shard_size, show_progress=True)
-    else:
-        done = convert_to_blinkdl(args.source, args.destination, dtype, show_progress=True)
+def _convert_model(args: argparse.Namespace, dtype: "torch.dtype | None") -> None:
+    done, details = _convert(args, dtype)
     dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in done.dtypes)
     size = f"{done.parameters:,} numbers in {dtypes}, {done.sizes.layers} layers of {done.sizes.hidden}"
     print(f"{args.destination}: {size}")
-    if is_world:
-        _print_world(done)
-        return
-    if args.to == "hub" and not done.has_tokenizer:
-        print(f"no tokenizer: a vocabulary of {done.sizes.vocab} is not that of the World models")
-    if done.kept_aside:
-        print(f"kept aside for the way back: {', '.join(done.kept_aside)}")
+    for line in details:
+        print(line)
+
+
+def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Conversion", list[str]]:
+    """Converts by the format of the source; what was made, and what there is to say of it."""
+    from ..conversion import (
+        convert_to_blinkdl,
+        convert_to_hub,
+        convert_to_visualrwkv,
+        convert_visualrwkv,
+        convert_worldrwkv,
+        holds_visualrwkv,
+        holds_worldrwkv,
+    )
+
+    to_file = {"blinkdl": convert_to_blinkdl, "visualrwkv": convert_to_visualrwkv}.get(args.to)
+    common = {"dtype": dtype, "show_progress": True}
+    if to_file is not None:
+        _options(args, {})
+        return to_file(args.source, args.destination, **common), []
+    common["max_shard_size"] = args.max_shard_size
+    if holds_worldrwkv(args.source):
+        options = _options(args, _WORLD_OPTIONS)
+        if len(options.get("encoder", [])) > 1:
+            raise ValueError(
+                f"{args.source}: a checkpoint of WorldRWKV has one encoder, not {len(options['encoder'])}"
+            )
+        options |= {"encoder": options["encoder"][0]} if "encoder" in options else {}
+        done = convert_worldrwkv(args.source, args.destination, **common, **options)
+        return done, _describe_world(done)
+    if holds_visualrwkv(args.source):
+        options = _options(args, _VISUAL_OPTIONS)
+        done = convert_visualrwkv(args.source, args.destination, **common, **options)
+        return done, _describe_visual(done)
+    _options(args, {})
+    done = convert_to_hub(args.source, args.destination, **common)
+    return done, _describe_text(done)
+
+
+def _options(args: argparse.Namespace, known: dict[str, str]) -> dict[str, Any]:
+    """The given ones of all options that only some checkpoints take, by their names in `known`; refuses others."""
+    given = [name for name in _WORLD_OPTIONS | _VISUAL_OPTIONS if getattr(args, name) is not None]
+    for name in given:
+        if name not in known:
+            owners = [owner for owner, names in _OWNERS.items() if name in names]
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option} is for converting {' and '.join(owners)} checkpoints, not {args.source}")
+    return {known[name]: getattr(args, name) for name in given}
 
 
 def _add_world_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("WorldRWKV's checkpoints: what a file does not tell")
+    group = parser.add_argument_group("WorldRWKV's and VisualRWKV's checkpoints: what a file does not tell")
+    group.add_argument(
+        "--encoder",
+        metavar="MODEL",
+        action="append",
+        help="folder or Hub id of its encoder (default: the usual one); VisualRWKV: three times, DINOv2, SigLIP, SAM",
+    )
+    group.add_argument(
+        "--tokens-per-image",
+        metavar="N",
+        type=number(int, lambda value: value >= 1, "a whole number of at least 1"),
+        help="VisualRWKV: averages over patches, a square number (default: every patch is a token)",
+    )
     group.add_argument("--era", metavar="E1..E6", help="when it was trained (default: what names and shapes tell)")
-    group.add_argument("--encoder", metavar="MODEL", help="folder or Hub id of its encoder (default: the usual one)")
     group.add_argument("--template", metavar="NAME", help="chat template: E1 to E6 or speech (default: of its era)")
     group.add_argument(
         "--speech-padding", metavar="N", type=int, choices=(0, 2), help="0 if trained before 2025-03-04 (default: 2)"
@@ -159,26 +170,26 @@ def _add_world_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_adapter_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("RWKV-PEFT's adapters: what a file does not tell")
-    group.add_argument("--base", metavar="MODEL", type=Path, help="folder of the model that it was trained for")
-    group.add_argument(
-        "--alpha",
-        metavar="A",
-        type=number(float, lambda value: 0 < value < float("inf"), "a number above 0"),
-        help="of a LoRA",
-    )
-    group.add_argument("--init-pissa", metavar="FILE", type=Path, help="the init_pissa.pth of a PiSSA")
-    group.add_argument(
-        "--merge", action="store_true", help="write the whole model (always, where PEFT has no such adapter)"
-    )
-
-
-def _print_world(done: "WorldConversion") -> None:
-    doubt = f" (it could be {' or '.join(done.other_eras)}: --era tells)" if done.other_eras else ""
-    print(f"era {done.era}{doubt}, chat template {done.template}, encoder {done.encoder}")
+def _describe_text(done: "Conversion") -> list[str]:
+    lines = []
+    if not done.has_tokenizer:
+        lines.append(f"no tokenizer: a vocabulary of {done.sizes.vocab} is not that of the World models")
     if done.kept_aside:
-        print(f"left out, never used: {', '.join(done.kept_aside)}")
+        lines.append(f"kept aside for the way back: {', '.join(done.kept_aside)}")
+    return lines
+
+
+def _describe_world(done: "WorldConversion") -> list[str]:
+    doubt = f" (it could be {' or '.join(done.other_eras)}: --era tells)" if done.other_eras else ""
+    lines = [f"era {done.era}{doubt}, chat template {done.template}, encoder {done.encoder}"]
+    return lines + ([f"left out, never used: {', '.join(done.kept_aside)}"] if done.kept_aside else [])
+
+
+def _describe_visual(done: "VisualConversion") -> list[str]:
+    towers = ", ".join(done.encoders) or "its own"
+    lines = [f"VisualRWKV 7.00, {done.tokens_per_image} tokens a picture, towers: {towers}"]
+    aside = f"kept aside for the way back: {len(done.kept_aside)} tensors that are never used"
+    return lines + ([aside] if done.kept_aside else [])
 
 
 def _shard_size(text: str) -> int:

@@ -203,9 +203,11 @@ def _answer(
     from ..processing.chat_templates import NEXT_TURN, TEXT_CHAT_TEMPLATE
     from .streaming import AnswerStreamer
 
-    # A World text model ends its answer by going on with the user's next turn
-    ending = NEXT_TURN if decoder.chat_template == TEXT_CHAT_TEMPLATE else ""
-    stop = {"stop_strings": [ending], "tokenizer": decoder} if ending else {}
+    # A World text model ends its answer by going on with the user's next turn; others may have strings of their own
+    strings = model.generation_config.stop_strings
+    strings = [NEXT_TURN] if decoder.chat_template == TEXT_CHAT_TEMPLATE else strings
+    stop = {"stop_strings": strings, "tokenizer": getattr(decoder, "tokenizer", decoder)} if strings else {}
+    ending = strings[0] if strings else ""
     inputs = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
@@ -214,7 +216,8 @@ def _answer(
     output = model.generate(**inputs, **_sampling(args), **stop, max_new_tokens=args.max_new_tokens, streamer=streamer)
     if args.no_stream:
         answer = output[0, inputs["input_ids"].shape[1] :]
-        print(decoder.decode(answer, skip_special_tokens=True).removesuffix(ending))
+        text = decoder.decode(answer, skip_special_tokens=True)
+        print(text.split(ending)[0] if ending else text)
 
 
 def _adapt(model: "PreTrainedModel", adapter: str) -> "PreTrainedModel":

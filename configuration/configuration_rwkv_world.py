@@ -13,6 +13,7 @@
 # limitations under the License.
 """Configuration of the composite: an RWKV-7 language model with a vision tower, an audio tower, or both."""
 
+import math
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -21,17 +22,8 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import auto_docstring
 
 from .configuration_rwkv7 import RWKV7Config
+from .configuration_vision_towers import VisionTowersConfig, known_prefix_tokens
 
-
-# Tokens that a vision encoder puts before the patches: CLS and registers
-_PREFIX_TOKENS = {
-    "siglip_vision_model": 0,
-    "clip_vision_model": 1,
-    "vit": 1,
-    "dinov2": 1,
-    "dinov2_with_registers": 1,
-    "dinov3_vit": 1,
-}
 
 # WorldRWKV keeps `mel_frames // 2 + 1` frames of Whisper's output, which is what this convolution gives
 _WHISPER_FRAMES = [2, 2, 1]
@@ -42,7 +34,8 @@ _WHISPER_FRAMES = [2, 2, 1]
 class RWKVWorldConfig(PreTrainedConfig):
     r"""
     vision_config (`dict` or `PreTrainedConfig`, *optional*):
-        The vision encoder, any transformers vision model that returns patch features. `None` is a model without eyes.
+        The vision encoder, any transformers vision model that returns patch features, or several of them as a
+        `VisionTowersConfig`. `None` is a model without eyes.
     audio_config (`dict` or `PreTrainedConfig`, *optional*):
         The audio encoder: Whisper, of which the encoder is used, or WavLM, HuBERT, wav2vec 2.0. `None` is a model
         without ears.
@@ -55,7 +48,7 @@ class RWKVWorldConfig(PreTrainedConfig):
         Class and register tokens that the vision encoder puts in front of the patches; known for the usual encoders.
     vision_projector_type (`str`, *optional*, defaults to `"mlp"`):
         `"mlp"` is a ReLU MLP `y` with the residual `y + LayerNorm(y)`, `"pixel_shuffle"` one matrix over squares of
-        neighbouring patches.
+        neighbouring patches, `"linear"` one matrix, `"gated_mlp"` a gate over the features, one matrix and a norm.
     vision_projector_hidden_size (`int`, *optional*):
         Width of the vision projector's MLP, 4 times the hidden size of the text model if `None`.
     vision_projector_kernel_size (`int`, *optional*):
@@ -64,6 +57,13 @@ class RWKVWorldConfig(PreTrainedConfig):
         Stride of that convolution.
     vision_projector_scale_factor (`int`, *optional*, defaults to 4):
         Side of the squares of patches that `"pixel_shuffle"` makes one token of.
+    num_token_per_image (`int`, *optional*):
+        A square number: averages over a grid of so many cells are taken of the patches of a picture, in front of the
+        projector. `None` takes the patches as they are.
+    left_padding_multiple (`int`, *optional*):
+        Emulates VisualRWKV's `evaluate.py`, which runs every step without a cache and puts embeddings of the end token
+        in front until the length is a multiple of 16. Only for comparisons bit by bit, with `use_cache=False` and one
+        row at a time: models are trained without.
     audio_projector_hidden_size (`int`, *optional*):
         Width of the speech projector, twice the hidden size of the text model if `None`.
     audio_projector_kernel_size (`int`, *optional*, defaults to 3):
@@ -110,11 +110,13 @@ class RWKVWorldConfig(PreTrainedConfig):
     vision_feature_layer: int | None = None
     vision_feature_select_strategy: Literal["default", "full"] = "full"
     num_additional_image_tokens: int | None = None
-    vision_projector_type: Literal["mlp", "pixel_shuffle"] = "mlp"
+    vision_projector_type: Literal["mlp", "pixel_shuffle", "linear", "gated_mlp"] = "mlp"
     vision_projector_hidden_size: int | None = None
     vision_projector_kernel_size: int | None = None
     vision_projector_stride: int = 2
     vision_projector_scale_factor: int = 4
+    num_token_per_image: int | None = None
+    left_padding_multiple: int | None = None
     audio_projector_hidden_size: int | None = None
     audio_projector_kernel_size: int = 3
     audio_projector_stride: int = 2
@@ -137,21 +139,19 @@ class RWKVWorldConfig(PreTrainedConfig):
         if self.audio_projector_hidden_size is None:
             self.audio_projector_hidden_size = 2 * self.text_config.hidden_size
         if self.num_additional_image_tokens is None and self.vision_config is not None:
-            self.num_additional_image_tokens = self._known_prefix_tokens()
-
-    def _known_prefix_tokens(self) -> int:
-        model_type = self.vision_config.model_type
-        if model_type not in _PREFIX_TOKENS:
-            raise ValueError(
-                f"Unknown vision encoder {model_type!r}: pass num_additional_image_tokens, the number of class and "
-                "register tokens it puts in front of the patches."
-            )
-        return _PREFIX_TOKENS[model_type] + getattr(self.vision_config, "num_register_tokens", 0)
+            self.num_additional_image_tokens = known_prefix_tokens(self.vision_config, "num_additional_image_tokens")
+        # Several towers see fixed sizes; the patches of a single encoder are as many as the picture has
+        if self.num_token_per_image is None and isinstance(self.vision_config, VisionTowersConfig):
+            self.num_token_per_image = self.vision_config.num_patches
+        if self.num_token_per_image is not None and math.isqrt(self.num_token_per_image) ** 2 != (
+            self.num_token_per_image
+        ):
+            raise ValueError(f"num_token_per_image is {self.num_token_per_image}, expected a square number.")
 
     @property
     def vision_projector_convolution(self) -> list[int] | None:
         """(kernel size, stride, padding) of the vision projector's convolution, `None` if it has none."""
-        if self.vision_projector_kernel_size is None or self.vision_projector_type == "pixel_shuffle":
+        if self.vision_projector_kernel_size is None or self.vision_projector_type != "mlp":
             return None
         return [self.vision_projector_kernel_size, self.vision_projector_stride, 0]
 

@@ -26,14 +26,19 @@ def convolution_length(length: Length, kernel_size: int, stride: int, padding: i
     return (length + 2 * padding - kernel_size) // stride + 1
 
 
-def image_token_length(features: int, convolution: list[int] | None, patches_per_token: int) -> int:
+def image_token_length(
+    features: int | None, convolution: list[int] | None, patches_per_token: int, pooled: int | None = None
+) -> int:
     """Tokens of a picture.
 
     Args:
-        features: Features that the encoder gives of it and the model keeps.
+        features: Features that the encoder gives of it and the model keeps; `None` will do if they are pooled.
         convolution: (kernel size, stride, padding) of the projector's convolution, `None` if it has none.
         patches_per_token: Patches that the projector's pixel shuffle makes one token of.
+        pooled: Averages that are taken of the features in front of the projector, `None` if none are.
     """
+    if pooled is not None:
+        features = pooled
     if convolution is not None:
         features = convolution_length(features, *convolution)
     return features // patches_per_token

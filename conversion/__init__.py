@@ -4,7 +4,18 @@
 
 from .blinkdl import convert_to_blinkdl, convert_to_hub
 from .rwkv_peft_names import holds_rwkv_peft
+from .visualrwkv import convert_visualrwkv, holds_visualrwkv
+from .visualrwkv_export import convert_to_visualrwkv
 from .worldrwkv import convert_worldrwkv, holds_worldrwkv
 
 
-__all__ = ["convert_to_blinkdl", "convert_to_hub", "convert_worldrwkv", "holds_rwkv_peft", "holds_worldrwkv"]
+__all__ = [
+    "convert_to_blinkdl",
+    "convert_to_hub",
+    "convert_to_visualrwkv",
+    "convert_visualrwkv",
+    "convert_worldrwkv",
+    "holds_rwkv_peft",
+    "holds_visualrwkv",
+    "holds_worldrwkv",
+]

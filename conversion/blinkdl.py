@@ -118,14 +118,9 @@ def convert_to_blinkdl(
     """
     source, destination = absolute(source), absolute(destination)
     config = _read_config(source)
-    found = open_folder(source, EXTRA_FILE)
-    sizes = sizes_of(source, shapes_in_blinkdl(source, found))
-    _check_epsilons(source, config, sizes)
-    by_source = {entry.fla_name or name: (name, entry) for name, entry in all_entries(sizes).items()}
-    tensors = {}
-    for fla_name in (name for name in by_source if name in found):
-        name, entry = by_source[fla_name]
-        tensors[name] = entry.change.to_blinkdl(found[fla_name]).to(dtype or found[fla_name].dtype)
+    renamed, sizes = tensors_in_blinkdl(source, open_folder(source, EXTRA_FILE))
+    check_epsilons(source, config, sizes)
+    tensors = {name: tensor.to(dtype or tensor.dtype) for name, tensor in renamed.items()}
     total = sum(tensor.nbytes for tensor in tensors.values())
     with whole_file(destination) as path, open(path, "wb") as file, progress_bar(total, show_progress) as bar:
         torch.save(tensors, CallbackIOWrapper(bar.update, file, "write"))
@@ -136,6 +131,12 @@ def convert_to_blinkdl(
 def absolute(path: str | os.PathLike[str]) -> Path:
     """`path` from the root, without `~`."""
     return Path(os.path.abspath(Path(path).expanduser()))
+
+
+def naming(source: Path, error: ValueError) -> ValueError:
+    """`error` with the file `source` in front of its message, if it does not stand there."""
+    message = str(error)
+    return error if message.startswith(str(source)) else ValueError(f"{source}: {message}")
 
 
 def sizes_of(source: Path, shapes: dict[str, tuple[int, ...]]) -> Sizes:
@@ -210,7 +211,31 @@ def _read_config(folder: Path) -> dict:
     return read_json(folder / "config.json")
 
 
-def _check_epsilons(folder: Path, config: dict, sizes: Sizes) -> None:
+def tensors_in_blinkdl(folder: Path, found: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], Sizes]:
+    """The tensors of a text model in the fla format as they lie in a `.pth` file, and its sizes.
+
+    Args:
+        folder: Where they come from.
+        found: By their names in the fla format, and in `.pth` files where that has no place for them.
+
+    Raises:
+        ValueError: If they are not those of an RWKV-7 model.
+    """
+    sizes = sizes_of(folder, shapes_in_blinkdl(folder, found))
+    by_source = {entry.fla_name or name: (name, entry) for name, entry in all_entries(sizes).items()}
+    tensors = {}
+    for fla_name in (name for name in by_source if name in found):
+        name, entry = by_source[fla_name]
+        tensors[name] = entry.change.to_blinkdl(found[fla_name])
+    return tensors, sizes
+
+
+def check_epsilons(folder: Path, config: dict, sizes: Sizes) -> None:
+    """Refuses a text model whose norms a `.pth` file has no place for.
+
+    Raises:
+        ValueError: If an epsilon is another than all who read such files take.
+    """
     norm_eps = config.get("norm_eps", BLINKDL_NORM_EPS)
     found = {"norm_eps": norm_eps, "group_norm_eps": config.get("group_norm_eps") or sizes.head_dim * norm_eps}
     expected = {"norm_eps": BLINKDL_NORM_EPS, "group_norm_eps": BLINKDL_GROUP_NORM_EPS}

@@ -39,21 +39,24 @@ class Encoder:
     preprocessor: Any
 
 
-def read_encoder_config(source: str | os.PathLike[str], modality: str) -> PreTrainedConfig:
+def read_encoder_config(
+    source: str | os.PathLike[str], modality: str, known: tuple[str, ...] | None = None
+) -> PreTrainedConfig:
     """Configuration of an encoder, of a two-tower model that of its vision tower.
 
     Args:
         source: A folder or a Hub id.
         modality: "vision" or "audio".
+        known: Model types that will do; those that WorldRWKV used by default.
 
     Raises:
         FileNotFoundError: If there is no such folder, nor such a model on the Hub.
-        ValueError: If it is no encoder of that modality that WorldRWKV used.
+        ValueError: If it is of another model type.
     """
     source = _existing(source)
     config = _read(source, AutoConfig.from_pretrained, trust_remote_code=False)
     config = getattr(config, "vision_config", config)
-    known = VISION_TYPES if modality == "vision" else AUDIO_TYPES
+    known = known or (VISION_TYPES if modality == "vision" else AUDIO_TYPES)
     if config.model_type not in known:
         raise ValueError(
             f"{source}: its model type is {config.model_type}, but the {modality} projector was trained on one of "
@@ -70,7 +73,7 @@ def load_encoder(source: str | os.PathLike[str], config: PreTrainedConfig) -> En
         ValueError: If weights are missing.
     """
     source = _existing(source)
-    tower = _load_tower(source, config)
+    tower = load_tower(source, config)
     if config.model_type in VISION_TYPES:
         preprocessor = _read(source, AutoImageProcessor.from_pretrained, backend="pil", trust_remote_code=False)
     elif config.model_type == "whisper":
@@ -83,7 +86,14 @@ def load_encoder(source: str | os.PathLike[str], config: PreTrainedConfig) -> En
     return Encoder(config, tower.state_dict(), preprocessor)
 
 
-def _load_tower(source: str, config: PreTrainedConfig) -> PreTrainedModel:
+def load_tower(source: str | os.PathLike[str], config: PreTrainedConfig) -> PreTrainedModel:
+    """The encoder itself, in the dtype it was saved in.
+
+    Raises:
+        OSError: If a file cannot be had.
+        ValueError: If weights are missing.
+    """
+    source = _existing(source)
     if config.model_type == "whisper":
         tower_class = WhisperModel
     else:

@@ -5,28 +5,28 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedConfig
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..processing.chat_templates import ERA_CHAT_TEMPLATES
 from ..processing.processing_rwkv_world import RWKVWorldProcessor
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
-from .blinkdl import WORLD_VOCAB_SIZE, Conversion, absolute, shapes_in_blinkdl, sizes_of, text_config_of
+from .blinkdl import WORLD_VOCAB_SIZE, Conversion, absolute, naming, shapes_in_blinkdl, sizes_of, text_config_of
 from .blinkdl_names import Change, Sizes, all_entries
 from .encoders import Encoder, load_encoder, read_encoder_config
-from .folder import open_folder, progress_bar, write_shards
+from .folder import open_folder, progress_bar
 from .output import whole_folder
 from .pth_file import open_pth, read_tensors
+from .weights import Shape, Weight, make_plan, write_plan
 from .worldrwkv_names import (
     ERAS,
     Family,
     Parts,
     Projector,
-    Shape,
     family_of,
     possible_eras,
     read_projector,
@@ -62,15 +62,6 @@ class _Checkpoint:
     dtypes: dict[str, torch.dtype]
 
 
-@dataclass(frozen=True)
-class _Weight:
-    """Where a tensor of the folder comes from: `name` in the file, or a tensor of the encoder."""
-
-    name: str | None
-    change: Change = Change.NONE
-    tensor: torch.Tensor | None = None
-
-
 def holds_worldrwkv(source: str | os.PathLike[str]) -> bool:
     """Whether a `.pth` file or a folder holds a checkpoint of WorldRWKV, by the names of its tensors.
 
@@ -82,7 +73,7 @@ def holds_worldrwkv(source: str | os.PathLike[str]) -> bool:
     try:
         return family_of(_open(source)) is not None
     except ValueError as error:
-        raise _naming(source, error) from error
+        raise naming(source, error) from error
 
 
 def convert_worldrwkv(
@@ -125,35 +116,23 @@ def convert_worldrwkv(
         era, other_eras = _choose_era(checkpoint, era, published and published[1])
         encoder = os.fspath(encoder or _usual_encoder(checkpoint.projector, published and published[1]))
     except ValueError as error:
-        raise _naming(source, error) from error
+        raise naming(source, error) from error
     template = template or ("speech" if checkpoint.projector.type == "speech" else era)
     if template not in ERA_CHAT_TEMPLATES:
         raise ValueError(f"unknown template {template!r}, expected one of {', '.join(ERA_CHAT_TEMPLATES)}")
     encoder_config = read_encoder_config(encoder, checkpoint.projector.modality)
     _check_width(checkpoint, encoder, encoder_config)
     loaded = load_encoder(encoder, encoder_config)
-    weights, left_out = _plan(checkpoint, loaded)
-    dtypes = {name: dtype or _dtype_of(weight, checkpoint) for name, weight in weights.items()}
-    numbers = {name: _numbers_of(weight, checkpoint) for name, weight in weights.items()}
-    stored = {name: numbers[name] * dtypes[name].itemsize for name in weights}
-    config = _config(checkpoint, loaded, dtypes["lm_head.weight"], speech_padding, whole_window)
-    with whole_folder(destination) as folder, progress_bar(sum(stored.values()), show_progress) as bar:
-        write_shards(
-            folder,
-            stored,
-            lambda names: _shard(source, {name: weights[name] for name in names}, dtypes, bar),
-            max_shard_size,
-        )
+    weights, left_out = _weights_of(checkpoint, loaded)
+    plan = make_plan(weights, checkpoint.shapes, checkpoint.dtypes, dtype)
+    config = _config(checkpoint, loaded, plan.dtypes["lm_head.weight"], speech_padding, whole_window)
+    with whole_folder(destination) as folder, progress_bar(sum(plan.stored.values()), show_progress) as bar:
+        write_plan(plan, folder, partial(_read, source), bar, max_shard_size)
         _save_companions(folder, config, loaded, template)
-    written = tuple(sorted(set(dtypes.values()), key=str))
+    numbers = sum(plan.numbers.values())
     return WorldConversion(
-        checkpoint.sizes, sum(numbers.values()), written, left_out, True, era, other_eras, template, encoder
+        checkpoint.sizes, numbers, plan.written_dtypes, left_out, True, era, other_eras, template, encoder
     )
-
-
-def _naming(source: Path, error: ValueError) -> ValueError:
-    message = str(error)
-    return error if message.startswith(str(source)) else ValueError(f"{source}: {message}")
 
 
 def _open(source: Path) -> dict[str, torch.Tensor]:
@@ -221,7 +200,7 @@ def _check_width(checkpoint: _Checkpoint, encoder: str, config: PreTrainedConfig
         )
 
 
-def _plan(checkpoint: _Checkpoint, encoder: Encoder) -> tuple[dict[str, _Weight], tuple[str, ...]]:
+def _weights_of(checkpoint: _Checkpoint, encoder: Encoder) -> tuple[dict[str, Weight], tuple[str, ...]]:
     """Where each tensor of the composite comes from, and the tensors of the file that it has no use for."""
     modality = checkpoint.projector.modality
     weights, left_out = {}, []
@@ -232,44 +211,19 @@ def _plan(checkpoint: _Checkpoint, encoder: Encoder) -> tuple[dict[str, _Weight]
             left_out.append(name)
             continue
         change = entries[text_name].change if entries else Change.NONE
-        weights[fla_name.replace("model.", "model.language_model.", 1)] = _Weight(name, change)
+        weights[fla_name.replace("model.", "model.language_model.", 1)] = Weight(name, change.to_fla)
     for name, ours in checkpoint.projector.names.items():
-        weights[f"model.{modality}_projector.{ours}"] = _Weight(name)
-    tower = {name: _Weight(None, tensor=tensor) for name, tensor in encoder.weights.items()}
+        weights[f"model.{modality}_projector.{ours}"] = Weight(name)
+    tower = {name: Weight(None, tensor=tensor) for name, tensor in encoder.weights.items()}
     for name, inner in checkpoint.parts.encoder.items():
         shape = checkpoint.shapes[name]
         if inner not in tower or tuple(encoder.weights[inner].shape) != shape:
             found = f"there it is {tuple(encoder.weights[inner].shape)}" if inner in tower else "it has none such"
             raise ValueError(f"{checkpoint.source}: {name} of shape {shape} does not go with the encoder: {found}")
-        tower[inner] = _Weight(name)
+        tower[inner] = Weight(name)
     return weights | {f"model.{modality}_tower.{name}": weight for name, weight in tower.items()}, tuple(
         sorted(left_out)
     )
-
-
-def _dtype_of(weight: _Weight, checkpoint: _Checkpoint) -> torch.dtype:
-    return checkpoint.dtypes[weight.name] if weight.tensor is None else weight.tensor.dtype
-
-
-def _numbers_of(weight: _Weight, checkpoint: _Checkpoint) -> int:
-    return torch.Size(checkpoint.shapes[weight.name]).numel() if weight.tensor is None else weight.tensor.numel()
-
-
-def _shard(
-    source: Path, weights: dict[str, _Weight], dtypes: dict[str, torch.dtype], bar: tqdm
-) -> dict[str, torch.Tensor]:
-    """The tensors of one shard, in memory."""
-    by_source = {weight.name: (name, weight) for name, weight in weights.items() if weight.tensor is None}
-    shard = {}
-    for source_name, tensor in _read(source, by_source):
-        name, weight = by_source[source_name]
-        shard[name] = weight.change.to_fla(tensor).to(dtypes[name], copy=True).contiguous()
-        bar.update(shard[name].nbytes)
-    for name, weight in weights.items():
-        if weight.tensor is not None:
-            shard[name] = weight.tensor.to(dtypes[name], copy=True).contiguous()
-            bar.update(shard[name].nbytes)
-    return shard
 
 
 def _config(

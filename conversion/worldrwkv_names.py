@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .weights import Shape, check_exactly
 
-Shape = tuple[int, ...]
 
 ERAS = ("E1", "E2", "E3", "E4", "E5", "E6")
 
@@ -162,7 +162,7 @@ def read_projector(shapes: Mapping[str, Shape], prefix: str, hidden_size: int) -
         projector, expected = _speech(shapes, prefix, hidden_size)
     else:
         projector, expected = _vision_mlp(shapes, prefix, hidden_size)
-    _check(shapes, expected, prefix)
+    check_exactly(shapes, expected, prefix, "a projector")
     return projector
 
 
@@ -237,14 +237,3 @@ def _mlp_shapes(mlp: str, inputs: int, width: int, outputs: int) -> dict[str, Sh
         f"{mlp}.2.weight": (outputs, width),
         f"{mlp}.2.bias": (outputs,),
     }
-
-
-def _check(shapes: Mapping[str, Shape], expected: Mapping[str, Shape], prefix: str) -> None:
-    for name, shape in expected.items():
-        if name not in shapes:
-            raise ValueError(f"the tensor {prefix}{name} is missing")
-        if shapes[name] != shape:
-            raise ValueError(f"{prefix}{name} has the shape {shapes[name]}, expected {shape}")
-    unknown = sorted(shapes.keys() - expected.keys())
-    if unknown:
-        raise ValueError(f"the tensor {prefix}{unknown[0]} is none that a projector has")

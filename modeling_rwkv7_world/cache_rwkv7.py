@@ -14,12 +14,15 @@
 """The constant-size state of RWKV-7 as a transformers `Cache`, and what makes `generate` use it."""
 
 import copy
+from functools import lru_cache
 
 import torch
+from transformers import AutoTokenizer
 from transformers.cache_utils import Cache, DynamicCache, LinearAttentionLayer, StaticCache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.generation import GenerationMixin
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 
 TIME_MIX, CHANNEL_MIX = 0, 1  # indices of the two token-shift states of a layer
@@ -247,6 +250,12 @@ class RWKV7GenerationMixin(GenerationMixin):
             if isinstance(cache, RWKV7Cache):
                 cache.deactivate_past_recording()
 
+    def _get_stopping_criteria(self, generation_config, stopping_criteria, tokenizer=None):
+        """Stop strings that a model was saved with need no `tokenizer`: there is one in its own folder."""
+        if generation_config.stop_strings is not None and tokenizer is None and self.name_or_path:
+            tokenizer = _tokenizer_of(self.name_or_path)
+        return super()._get_stopping_criteria(generation_config, stopping_criteria, tokenizer)
+
     def _update_model_kwargs_for_generation(self, outputs, model_kwargs, *args, **kwargs):
         if model_kwargs.get("use_cache"):
             # Positions only say where packed sequences start, which a generated token never does; to carry them on
@@ -261,3 +270,12 @@ class RWKV7GenerationMixin(GenerationMixin):
         if attention_mask is not None and is_first_iteration:
             local_mask = attention_mask[:, -inputs_embeds.shape[1] :]
         return {"linear_attention": local_mask}
+
+
+@lru_cache(maxsize=4)
+def _tokenizer_of(model: str) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in the folder or Hub repository of a model, `None` if there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except OSError:
+        return None

@@ -34,7 +34,7 @@ from ..kernels.linear_cpu import linear
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .encoders import build_audio_tower, encode_clips
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
-from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector
+from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, pool_patches
 
 
 @auto_docstring(custom_intro="Outputs of the composite without its head.")
@@ -130,7 +130,8 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
         pixel_values (`torch.FloatTensor` of shape `(num_images, channels, height, width)`):
-            The images. `pooler_output` of the result is a list of `(tokens, hidden_size)`, one for each image.
+            The images; for several vision towers `(num_images, numbers)`. `pooler_output` of the result is a list of
+            `(tokens, hidden_size)`, one for each image.
         """
         if self.config.vision_config is None:
             raise ValueError("pixel_values were given to a model without a vision tower (vision_config is None).")
@@ -145,6 +146,9 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: WorldRWKV keeps CLIP's class token ("full"), LLaVA-style models keep only patches ("default")
         if self.config.vision_feature_select_strategy == "default":
             features = features[:, self.config.num_additional_image_tokens :]
+        # CODEPATH: VisualRWKV averages over neighbouring patches, other models keep them all
+        if self.config.num_token_per_image is not None:
+            features = pool_patches(features, self.config.num_token_per_image)
         return BaseModelOutputWithPooling(
             last_hidden_state=outputs.last_hidden_state, pooler_output=list(self.vision_projector(features))
         )
@@ -232,6 +236,18 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             if output is not None
         }
 
+    def _left_padding(self, inputs_embeds, attention_mask, past_key_values) -> int:
+        """Embeddings that `left_padding_multiple` wants in front of a whole row."""
+        # As in `generate`, which passes a mask for every kind of layer
+        mask = attention_mask["linear_attention"] if isinstance(attention_mask, dict) else attention_mask
+        has_padding = mask is not None and not bool(mask.all())
+        if inputs_embeds.shape[0] != 1 or past_key_values is not None or has_padding:
+            raise ValueError(
+                "left_padding_multiple wants one whole row without padding at a time: pass use_cache=False, and rows "
+                "one by one."
+            )
+        return -inputs_embeds.shape[1] % self.config.left_padding_multiple
+
     @can_return_tuple
     @auto_docstring
     def forward(
@@ -265,6 +281,14 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
             inputs_embeds = inputs_embeds.masked_scatter(mask, features)
 
+        padding = 0
+        # CODEPATH: only for comparisons with VisualRWKV's evaluation
+        if self.config.left_padding_multiple is not None:
+            padding = self._left_padding(inputs_embeds, attention_mask, past_key_values)
+            end = self.get_input_embeddings().weight[self.config.text_config.eos_token_id]
+            inputs_embeds = torch.cat([end.expand(1, padding, -1), inputs_embeds], dim=1)
+            attention_mask = position_ids = None
+
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -273,7 +297,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             **kwargs,
         )
         return RWKVWorldModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
+            last_hidden_state=outputs.last_hidden_state[:, padding:],
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             image_hidden_states=encoded.get("image"),

@@ -17,6 +17,7 @@ import math
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 
@@ -68,6 +69,33 @@ class RWKVWorldPixelShuffleProjector(nn.Module):
         return self.linear(squares.reshape(images, (side // factor) ** 2, factor**2 * hidden_size))
 
 
+class RWKVWorldLinearProjector(nn.Module):
+    """One matrix (VisualRWKV's `linear`)."""
+
+    def __init__(self, config: RWKVWorldConfig):
+        super().__init__()
+        self.linear = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size, bias=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(images, features, encoder hidden) -> (images, features, text hidden)."""
+        return self.linear(features)
+
+
+class RWKVWorldGatedProjector(nn.Module):
+    """`LayerNorm(W_o (x * sigmoid(W_g x)))`, no biases (VisualRWKV's `MLPWithContextGating`)."""
+
+    def __init__(self, config: RWKVWorldConfig):
+        super().__init__()
+        encoder_dim, hidden_size = config.vision_config.hidden_size, config.text_config.hidden_size
+        self.gate = nn.Linear(encoder_dim, encoder_dim, bias=False)
+        self.linear = nn.Linear(encoder_dim, hidden_size, bias=False)
+        self.norm = nn.LayerNorm(hidden_size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(images, features, encoder hidden) -> (images, features, text hidden)."""
+        return self.norm(self.linear(features * torch.sigmoid(self.gate(features))))
+
+
 class RWKVWorldAudioProjector(nn.Module):
     """A strided convolution that halves the frame rate, then a ReLU MLP (WorldRWKV's `SpeechAdapter`)."""
 
@@ -89,4 +117,29 @@ class RWKVWorldAudioProjector(nn.Module):
 VISION_PROJECTORS = {
     "mlp": RWKVWorldVisionProjector,
     "pixel_shuffle": RWKVWorldPixelShuffleProjector,
+    "linear": RWKVWorldLinearProjector,
+    "gated_mlp": RWKVWorldGatedProjector,
 }
+
+
+def pool_patches(features: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Averages of patches over the cells of a square grid.
+
+    Args:
+        features: (images, patches, channels), the patches of a square grid, row by row.
+        tokens: Cells of the grid wanted, a square number; as many as patches change nothing.
+
+    Returns:
+        (images, tokens, channels).
+
+    Raises:
+        ValueError: If the patches make no square grid.
+    """
+    patches = features.shape[1]
+    side = math.isqrt(patches)
+    if side**2 != patches:
+        raise ValueError(f"{patches} features make no square grid, so num_token_per_image cannot pool them.")
+    if tokens == patches:
+        return features
+    grid = features.transpose(1, 2).unflatten(2, (side, side))  # (images, channels, rows, columns)
+    return F.adaptive_avg_pool2d(grid, math.isqrt(tokens)).flatten(2).transpose(1, 2)

@@ -96,6 +96,53 @@ TEXT_CHAT_TEMPLATE = """\
 # What a text model writes when its turn is over and it goes on with the user's
 NEXT_TURN = "\n\nUser:"
 
+# VisualRWKV's training format: blank lines end turns, so a turn holds none, and its pictures come first, a line each.
+# Here the tokens of a whole conversation are those of its turns one by one, as the original encodes them: no token of
+# the World vocabulary spans the end of one turn and the start of the next.
+VISUAL_CHAT_TEMPLATE = """\
+{%- macro media(content, role) -%}
+{%- for item in content if content is not string and item['type'] != 'text' -%}
+{%- if item['type'] != 'image' -%}
+{{- raise_exception('Unknown content type ' ~ item['type'] ~ ': expected text or image.') -}}
+{%- elif role != 'user' -%}
+{{- raise_exception('An image in a turn of ' ~ role ~ ': only users show images.') -}}
+{%- endif -%}
+{{- image_token ~ '\\n' -}}
+{%- endfor -%}
+{%- endmacro -%}
+{%- macro render(content) -%}
+{%- if content is string -%}
+{{- content -}}
+{%- else -%}
+{%- for item in content if item['type'] == 'text' -%}
+{{- item['text'] -}}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro text(content) -%}
+{%- for line in (render(content) | trim).split('\\n') if line | trim -%}
+{{- '\\n' if not loop.first -}}
+{{- line -}}
+{%- endfor -%}
+{%- endmacro -%}
+{%- for message in messages -%}
+{%- if message['role'] not in ['user', 'assistant'] -%}
+{{- raise_exception('Unknown role ' ~ message['role'] ~ ': expected user or assistant.') -}}
+{%- endif -%}
+{{- message['role'] | capitalize ~ ':' -}}
+{%- if message['role'] == 'user' -%}
+{{- ' ' ~ media(message['content'], 'user') ~ text(message['content']) ~ '\\n\\n' -}}
+{%- elif media(message['content'], 'assistant') ~ text(message['content']) -%}
+{%- generation -%}
+{{- ' ' ~ text(message['content']) ~ '\\n\\n' -}}
+{%- endgeneration -%}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- 'Assistant:' -}}
+{%- endif -%}
+"""
+
 # No space follows the colon: the trie tokenizer would join it with what comes next. Image and audio placeholders stand
 # where they stand in the message.
 WORLD_CHAT_TEMPLATE = """\

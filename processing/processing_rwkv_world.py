@@ -46,6 +46,7 @@ class RWKVWorldProcessor(ProcessorMixin):
         vision_feature_select_strategy="full",
         vision_projector_convolution=None,
         vision_patches_per_token=1,
+        num_token_per_image=None,
         audio_encoder_convolutions=None,
         audio_max_frames=None,
         audio_projector_convolution=None,
@@ -64,6 +65,8 @@ class RWKVWorldProcessor(ProcessorMixin):
             (kernel size, stride, padding) of the vision projector's convolution.
         vision_patches_per_token (`int`, *optional*, defaults to 1):
             Patches that the vision projector makes one token of.
+        num_token_per_image (`int`, *optional*):
+            Averages that the model takes of the patches of a picture in front of the projector.
         audio_encoder_convolutions (`list[list[int]]`, *optional*):
             (kernel size, stride, padding) of the convolutions that shorten a clip inside the audio encoder.
         audio_max_frames (`int`, *optional*):
@@ -83,6 +86,7 @@ class RWKVWorldProcessor(ProcessorMixin):
         self.vision_feature_select_strategy = vision_feature_select_strategy
         self.vision_projector_convolution = vision_projector_convolution
         self.vision_patches_per_token = vision_patches_per_token
+        self.num_token_per_image = num_token_per_image
         self.audio_encoder_convolutions = audio_encoder_convolutions
         self.audio_max_frames = audio_max_frames
         self.audio_projector_convolution = audio_projector_convolution
@@ -112,11 +116,13 @@ class RWKVWorldProcessor(ProcessorMixin):
         """
         options = {}
         if config.vision_config is not None:
-            options["patch_size"] = config.vision_config.patch_size
+            # Several towers have one each, and a fixed number of tokens instead
+            options["patch_size"] = getattr(config.vision_config, "patch_size", None)
             options["num_additional_image_tokens"] = config.num_additional_image_tokens
             options["vision_feature_select_strategy"] = config.vision_feature_select_strategy
             options["vision_projector_convolution"] = config.vision_projector_convolution
             options["vision_patches_per_token"] = config.vision_patches_per_token
+            options["num_token_per_image"] = config.num_token_per_image
         if config.audio_config is not None:
             options["audio_encoder_convolutions"] = config.audio_encoder_convolutions
             options["audio_max_frames"] = config.audio_max_frames
@@ -200,8 +206,10 @@ class RWKVWorldProcessor(ProcessorMixin):
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the image."""
-        height, width = get_image_size(to_numpy_array(image_inputs["pixel_values"][image_idx]))
-        return self.image_token * self._num_image_tokens(height, width)
+        # The pixels of several towers lie in one row, but are pooled to a fixed number of tokens
+        is_fixed = self.num_token_per_image is not None
+        size = None if is_fixed else get_image_size(to_numpy_array(image_inputs["pixel_values"][image_idx]))
+        return self.image_token * self._num_image_tokens(size)
 
     def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the clip, or of one part of a long one."""
@@ -209,10 +217,15 @@ class RWKVWorldProcessor(ProcessorMixin):
         length = mask.size if self.audio_whole_window else int(mask.sum())
         return self.audio_token * self._num_audio_tokens(length)
 
-    def _num_image_tokens(self, height: int, width: int) -> int:
-        patches = (height // self.patch_size) * (width // self.patch_size)
-        features = patches + (self.num_additional_image_tokens if self.vision_feature_select_strategy == "full" else 0)
-        return image_token_length(features, self.vision_projector_convolution, self.vision_patches_per_token)
+    def _num_image_tokens(self, size: tuple[int, int] | None) -> int:
+        """Tokens of a picture of (height, width), which only the number of its patches depends on."""
+        features = None
+        if size is not None:
+            features = (size[0] // self.patch_size) * (size[1] // self.patch_size)
+            features += self.num_additional_image_tokens if self.vision_feature_select_strategy == "full" else 0
+        return image_token_length(
+            features, self.vision_projector_convolution, self.vision_patches_per_token, self.num_token_per_image
+        )
 
     def _num_audio_tokens(self, length: int) -> int:
         frames = audio_frame_length(length, self.audio_encoder_convolutions, self.audio_max_frames)
@@ -228,9 +241,12 @@ class RWKVWorldProcessor(ProcessorMixin):
         """Placeholders of images of the given (height, width), for serving engines."""
         if image_sizes is None:
             return MultiModalData()
-        cropped = getattr(self.image_processor, "do_center_crop", False)
-        size = self.image_processor.crop_size if cropped else self.image_processor.size
-        tokens = self._num_image_tokens(size["height"], size["width"])
+        size = None
+        if self.num_token_per_image is None:
+            cropped = getattr(self.image_processor, "do_center_crop", False)
+            size = self.image_processor.crop_size if cropped else self.image_processor.size
+            size = size["height"], size["width"]
+        tokens = self._num_image_tokens(size)
         return MultiModalData(num_image_tokens=[tokens] * len(image_sizes), num_image_patches=[1] * len(image_sizes))
 
     def decode(self, token_ids, skip_special_tokens: bool = False, **kwargs) -> str | list[str]:

@@ -101,7 +101,7 @@ def audio_config(name: str) -> PreTrainedConfig:
 
 
 def tiny_config(vision: str | None = None, audio: str | None = None, **kwargs) -> RWKVWorldConfig:
-    """Configuration of a composite over `tiny_tokenizer`; `None` leaves a modality out."""
+    """Configuration of a composite over `tiny_tokenizer`; `None` leaves a modality out, unless `kwargs` bring it."""
     tokenizer = tiny_tokenizer()
     text_config = RWKV7Config(
         vocab_size=len(tokenizer),
@@ -115,12 +115,11 @@ def tiny_config(vision: str | None = None, audio: str | None = None, **kwargs) -
     )
     named = ("vision_start", "vision_end", "image", "audio_start", "audio_end", "audio")
     token_ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in named}
-    return RWKVWorldConfig(
-        text_config=text_config,
-        vision_config=None if vision is None else vision_config(vision),
-        audio_config=None if audio is None else audio_config(audio),
-        **{**token_ids, **kwargs},
-    )
+    encoders = {
+        "vision_config": None if vision is None else vision_config(vision),
+        "audio_config": None if audio is None else audio_config(audio),
+    }
+    return RWKVWorldConfig(text_config=text_config, **encoders | token_ids | kwargs)
 
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:

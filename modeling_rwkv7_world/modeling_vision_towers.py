@@ -1,0 +1,109 @@
+# Copyright 2026 The rwkv7-world authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Several vision encoders as one: each sees the picture in its own size, their features stand side by side."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
+
+from ..configuration.configuration_vision_towers import VisionTowerConfig, VisionTowersConfig
+
+
+# Bounds memory: in SAM's layers that see the whole picture, every pair of its 4096 patches has a number in every head
+PICTURES_AT_ONCE = 4
+
+
+@auto_docstring(
+    custom_intro="""
+    Vision encoders of transformers side by side: their features of a patch are joined to one.
+    """
+)
+# trf-ignore: TRF015 (the configuration stands in the folder configuration/)
+class VisionTowersModel(PreTrainedModel):
+    config: VisionTowersConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: VisionTowersConfig):
+        super().__init__(config)
+        self.towers = nn.ModuleList([AutoModel.from_config(tower.encoder_config) for tower in config.towers])
+        self.post_init()
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        # As in the text model: a class outside transformers is of the library all the same
+        return False
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.towers[0].get_input_embeddings()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self, pixel_values: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutput:
+        r"""
+        pixel_values (`torch.FloatTensor` of shape `(num_images, numbers)`):
+            For every picture its pixels as every tower sees them, (channels, height, width) each, flattened and one
+            after the other: what `VisionTowersImageProcessorPil` gives. `last_hidden_state` of the result is
+            `(num_images, num_patches, hidden_size)`.
+        """
+        numbers = self._numbers_of_towers(pixel_values)
+        pictures = [self._read_pictures(some, numbers) for some in pixel_values.split(PICTURES_AT_ONCE)]
+        return BaseModelOutput(last_hidden_state=torch.cat(pictures))
+
+    def _read_pictures(self, pixel_values: torch.Tensor, numbers: list[int]) -> torch.Tensor:
+        """(pictures, patches, channels) of (pictures, numbers), `numbers` of each tower."""
+        features = [
+            _read_tower(tower, config, values.unflatten(-1, config.pixel_shape))
+            for tower, config, values in zip(
+                self.towers, self.config.towers, pixel_values.split(numbers, dim=-1), strict=True
+            )
+        ]
+        return torch.cat(features, dim=-1)
+
+    def _numbers_of_towers(self, pixel_values: torch.Tensor) -> list[int]:
+        numbers = [math.prod(tower.pixel_shape) for tower in self.config.towers]
+        if pixel_values.dim() != 2 or pixel_values.shape[1] != sum(numbers):
+            sizes = ", ".join("x".join(map(str, tower.pixel_shape)) for tower in self.config.towers)
+            raise ValueError(
+                f"pixel_values has the shape {tuple(pixel_values.shape)}, expected (images, {sum(numbers)}): pixels "
+                f"of towers of {sizes}, as their own image processor gives them."
+            )
+        return numbers
+
+
+def _read_tower(tower: nn.Module, config: VisionTowerConfig, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Features (images, patches, channels) of pictures (images, channels, height, width)."""
+    layer = config.feature_layer
+    outputs = tower(pixel_values.to(tower.dtype), output_hidden_states=layer is not None, return_dict=True)
+    features = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
+    # CODEPATH: SAM gives (images, channels, rows, columns), the others rows of features
+    if config.gives_map:
+        return F.pixel_unshuffle(features, config.unshuffle_factor).flatten(2).transpose(1, 2)
+    return features[:, config.num_prefix_tokens :]
+
+
+__all__ = ["VisionTowersModel"]
