@@ -9,9 +9,8 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import nn
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, SequentialSampler
 from transformers import Trainer
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import rotate_checkpoints
 
 from .auxiliary import TARGETS, WithAuxiliaryLoss, without_auxiliary
@@ -19,12 +18,18 @@ from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpo
 from .generation_evaluation import GenerationEvaluator
 from .losses import BatchCounts, count_batch, token_weights
 from .parameter_groups import is_decayed, parameter_groups
-from .sampling import EpochLengthGroupedSampler
+from .sampling import EpochLengthGroupedSampler, rough_length
 from .throughput import Throughput, peak_memory
 
 
 AUXILIARY_WEIGHTS = "auxiliary.safetensors"
 TRAINER_STATE = "trainer_state.json"
+GROUP_BY_LENGTH = "group_by_length"
+# Modules of the composite that a batch without this input leaves unused
+_MODULES_OF_INPUT = {
+    "pixel_values": ("vision_tower", "vision_projector"),
+    "input_features": ("audio_tower", "audio_projector"),
+}
 _ENCODERS = ("vision_tower", "audio_tower")
 
 
@@ -120,6 +125,8 @@ class RWKVTrainer(Trainer):
         outputs = model(**inputs)
         # Processes average their gradients, and each divides by what all of them hold
         loss = outputs["loss"] * self.accelerator.num_processes
+        if model.training:
+            loss = loss + _zero_of_unused(self.model, inputs)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
@@ -139,10 +146,17 @@ class RWKVTrainer(Trainer):
     # Data order
 
     def _get_train_sampler(self, train_dataset=None):
-        sampler = super()._get_train_sampler(train_dataset)
-        if isinstance(sampler, LengthGroupedSampler):
-            return EpochLengthGroupedSampler(sampler, self.args.data_seed or self.args.seed)
-        return sampler
+        rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        if args.train_sampling_strategy != GROUP_BY_LENGTH or isinstance(rows, IterableDataset):
+            return super()._get_train_sampler(train_dataset)
+        lengths = [rough_length(rows[index]) for index in range(len(rows))]
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return EpochLengthGroupedSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths, seed)
+
+    def _get_eval_sampler(self, eval_dataset):
+        if self.args.train_sampling_strategy != GROUP_BY_LENGTH:
+            return super()._get_eval_sampler(eval_dataset)
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
     # Logging
 
@@ -239,3 +253,17 @@ def _frozen_encoders(model: nn.Module) -> list[nn.Module]:
     """The towers of which nothing is trained."""
     towers = [module for name, module in model.named_modules() if name.rpartition(".")[2] in _ENCODERS]
     return [tower for tower in towers if not any(parameter.requires_grad for parameter in tower.parameters())]
+
+
+def _zero_of_unused(model: nn.Module, inputs: dict) -> torch.Tensor | float:
+    """0, as a function of what a batch without pictures or clips leaves unused, so that it has a gradient of 0.
+
+    Else a batch of text alone could not be learned from while only a projector is trained, and processes whose batches
+    hold different media would wait for one another's gradients.
+    """
+    zero = 0.0
+    for name, parameter in model.named_parameters():
+        for needed, modules in _MODULES_OF_INPUT.items():
+            if parameter.requires_grad and needed not in inputs and set(modules) & set(name.split(".")):
+                zero = zero + parameter.float().sum() * 0.0
+    return zero
