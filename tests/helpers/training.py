@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from helpers import composites
 from PIL import Image
 from safetensors.torch import load_file
 
+from helpers import composites
 from rwkv7_world import RWKV7Config, RWKV7ForCausalLM, RWKVWorldForConditionalGeneration
 
 

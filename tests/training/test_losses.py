@@ -4,9 +4,9 @@
 
 import pytest
 import torch
-from helpers.text_models import random_ids, tiny_model
 from torch.nn import functional as F
 
+from helpers.text_models import random_ids, tiny_model
 from rwkv7_world.modeling_rwkv7_world.causal_lm_loss import causal_lm_loss
 from rwkv7_world.training.losses import BatchCounts, count_batch, token_weights
 
