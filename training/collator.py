@@ -123,16 +123,16 @@ class ConversationCollator:
 
     def _encode(self, rows: list[dict]) -> tuple[list[Sequence], dict[str, torch.Tensor]]:
         """Sequences of the rows, conversations before texts, and their media."""
-        conversations, texts = [], []
+        conversations, texts = [], []  # a text as it is, or as its tokens
         for row in rows:
             if row.get("error"):
                 raise BadRowError(row["error"])
             if row.get("messages") is not None:
                 conversations.append(clean_messages(row["messages"]))
-            elif row.get("text"):
-                texts.append(row["text"])
+            elif text := row.get("text") or row.get("input_ids"):
+                texts.append(text)
             else:
-                raise BadRowError(f"a row needs 'messages' or 'text' that is not empty, this one has {sorted(row)}")
+                raise BadRowError(f"a row needs messages, text or input_ids, this one has {sorted(row)} or is empty")
         sequences, media = self._encode_conversations(conversations) if conversations else ([], {})
         return sequences + [piece for text in texts for piece in self._encode_text(text)], media
 
@@ -156,11 +156,13 @@ class ConversationCollator:
             raise BadRowError(f"nothing to learn in the first {len(sequence)} of {len(whole)} tokens")
         return sequence
 
-    def _encode_text(self, text: str) -> list[Sequence]:
-        """The text between the tokens that begin and end one; when packing, all of it in pieces."""
-        tokenizer = self.tokenizer
-        ends = [[] if token is None else [token] for token in (tokenizer.bos_token_id, tokenizer.eos_token_id)]
-        token_ids = np.array([*ends[0], *tokenizer.encode(text, add_special_tokens=False), *ends[1]])
+    def _encode_text(self, text: str | list[int]) -> list[Sequence]:
+        """The text between the tokens that begin and end one, or the tokens given; when packing, all in pieces."""
+        if isinstance(text, str):
+            tokenizer = self.tokenizer
+            ends = [[] if token is None else [token] for token in (tokenizer.bos_token_id, tokenizer.eos_token_id)]
+            text = [*ends[0], *tokenizer.encode(text, add_special_tokens=False), *ends[1]]
+        token_ids = np.array(text)
         sequence = Sequence(token_ids, token_ids)
         return sequence.split(self.max_length) if self.packing else [sequence[: self.max_length]]
 

@@ -1,10 +1,11 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The one form in which a row reaches the collator: a conversation with its media, or plain text.
+"""The one form in which a row reaches the collator: a conversation with its media, plain text, or its tokens.
 
     {"messages": [{"role": "user", "content": [{"type": "image", "path": "cat.jpg"}, {"type": "text", "text": "?"}]},
                   {"role": "assistant", "content": "a cat"}]}
     {"text": "..."}
+    {"input_ids": [5, 6, 7]}
 
 An image or audio block holds its medium as `path`, `bytes` (of a file), or under its own type as anything that the
 processor takes: a Pillow image, an array, {"array", "sampling_rate"}. A row may have a `source`, where it is from, for

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .binidx import read_binidx
 from .chat import read_chat
 from .llava import read_llava
 from .plain_text import read_text
+from .stored import is_stored_folder, read_stored
 from .tables import read_records
+from .transcripts import AUDIO_COLUMNS, SEPARATORS, read_transcripts
+from .worldrwkv import is_worldrwkv_folder, read_worldrwkv
 
 
 # A reader takes a path and options, and gives rows of [`conversations`] with a length, or an `IterableDataset`
@@ -19,10 +23,17 @@ FORMATS: dict[str, Reader] = {
     "chat": read_chat,
     "llava": read_llava,
     "text": read_text,
+    "transcripts": read_transcripts,
+    "worldrwkv": read_worldrwkv,
+    "datasets": read_stored,
+    "binidx": read_binidx,
 }
 # What the first record of a JSON file of each format has
-_RECORD_KEYS = {"messages": "chat", "conversations": "llava", "text": "text"}
-_SUFFIXES = {".txt": "text"}
+_RECORD_KEYS = {"messages": "chat", "conversations": "llava"} | dict.fromkeys(AUDIO_COLUMNS, "transcripts")
+_RECORD_KEYS |= {"text": "text"}
+_SUFFIXES = {".txt": "text", ".bin": "binidx", ".idx": "binidx"} | dict.fromkeys(SEPARATORS, "transcripts")
+# Formats whose path need not be that of a file: they say themselves what is missing
+_NO_FILE = ("datasets", "binidx")
 
 
 def read_data(path: str, format: str | Reader | None = None, **options):
@@ -42,13 +53,13 @@ def read_data(path: str, format: str | Reader | None = None, **options):
         raise ValueError(f"{path}: unknown format {name!r}, expected one of {', '.join(FORMATS)}")
     reader = FORMATS[name] if isinstance(name, str) else name
     _check_options(reader, options, f"{path}: format {name if isinstance(name, str) else name.__name__}")
-    if isinstance(name, str) and not Path(path).exists():
+    if isinstance(name, str) and name not in _NO_FILE and not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
     return reader(path, **options)
 
 
 def detect_format(path: Path) -> str:
-    """The format of a file, by its suffix or the keys of its first record.
+    """The format of a file or folder, by its suffix, what it holds, or the keys of its first record.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -58,6 +69,10 @@ def detect_format(path: Path) -> str:
         raise FileNotFoundError(f"{path}: no such file")
     if path.suffix in _SUFFIXES:
         return _SUFFIXES[path.suffix]
+    if path.is_dir() and is_worldrwkv_folder(path):
+        return "worldrwkv"
+    if path.is_dir() and is_stored_folder(path):
+        return "datasets"
     advice = f"name it in the recipe as format: {' | '.join(FORMATS)}"
     if path.suffix not in (".json", ".jsonl"):
         raise ValueError(f"{path}: its format cannot be told from its name; {advice}")

@@ -11,7 +11,7 @@ from .tables import read_records, table_of_rows
 
 
 IMAGE_MARK = "<image>"
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _BLANK_LINES = re.compile(r"\n(\s*\n)+")
 
 
@@ -71,9 +71,9 @@ def llava_messages(record: dict | str, folder: Path, inline: bool, separator: st
 
 
 def _message(turn: dict, paths: Iterator[str], inline: bool, separator: str) -> dict:
-    role = _ROLES.get(str(turn.get("from", turn.get("role"))).lower())
+    role = ROLES.get(str(turn.get("from", turn.get("role"))).lower())
     if role is None:
-        raise ValueError(f"a turn is from {turn.get('from')!r}, expected one of {', '.join(_ROLES)}")
+        raise ValueError(f"a turn is from {turn.get('from')!r}, expected one of {', '.join(ROLES)}")
     pieces = _tidy(str(turn.get("value", ""))).split(IMAGE_MARK)
     if len(pieces) == 1:
         return {"role": role, "content": pieces[0]}
