@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import convert, generate, info, train
+from . import convert, generate, info, tokenize, train
 from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
 
 
@@ -49,6 +49,7 @@ def build_parser() -> Parser:
     convert.add_parser(commands)
     generate.add_parser(commands)
     info.add_parser(commands)
+    tokenize.add_parser(commands)
     train.add_parser(commands)
     return parser
 

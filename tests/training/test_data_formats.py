@@ -98,17 +98,17 @@ def test_answers_stand_beside_their_pictures_and_clips(tmp_path):
     assert batch["pixel_values"].shape[0] == batch["input_features"].shape[0] == 1
 
 
+@pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.parametrize(
-    ("records", "pictures"),
-    [("chat.jsonl", "images"), ("chat.jsonl", ""), ("text/x.jsonl", "data"), ("text/x.json", "")],
+    ("records", "folder"), [("chat.jsonl", "images"), ("text/x.jsonl", "data"), ("text/x.json", "data")]
 )
-def test_pictures_of_conversations_come_first_wherever_their_marks_stand(tmp_path, records, own, pictures):
+def test_pictures_of_conversations_come_first_wherever_their_marks_stand(tmp_path, records, folder, beside):
     turns = [{"from": "human", "value": "what <image> is it?"}, {"from": "GPT", "value": "red"}]
     record = {"image": ["a.png", "b.png"], "conversations": turns}
     path = tmp_path / records
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps([record] if path.suffix == ".json" else record))
-    folder = tmp_path / (own if pictures else "")
+    folder = tmp_path / ("" if beside else folder)
     folder.mkdir(exist_ok=True)
     for name in record["image"]:
         random_image().save(folder / name)
