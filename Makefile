@@ -12,6 +12,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 TINY_WORLD := examples/tiny_world
 TINY_WORLD_DATA := build/tiny_world/data
+TINY_WORLD_RUN := build/tiny_world/run
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint tiny-world env-test
@@ -38,9 +39,10 @@ lint: $(VENV)/.installed-test
 	$(RUN) -m mlinter modeling_rwkv7_world configuration processing
 
 tiny-world: $(VENV)/.installed-train
-	rm -rf $(TINY_WORLD_DATA)
+	rm -rf $(TINY_WORLD_DATA) $(TINY_WORLD_RUN)
 	$(RUN) $(TINY_WORLD)/make_data.py $(TINY_WORLD_DATA)
-	$(RUN) $(TINY_WORLD)/train.py $(TINY_WORLD_DATA) $(TINY_WORLD)/checkpoint $(ARGS)
+	$(RUN) -m rwkv7_world.cli.main train $(TINY_WORLD)/recipe.yaml $(ARGS)
+	cp $(addprefix $(TINY_WORLD_RUN)/,*.json *.jinja *.safetensors rwkv_vocab_*.txt) $(TINY_WORLD)/checkpoint
 	$(RUN) $(TINY_WORLD)/make_samples.py $(TINY_WORLD)/samples
 	$(RUN) $(TINY_WORLD)/score.py $(TINY_WORLD)/checkpoint --json $(TINY_WORLD)/scores.json
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import convert, generate, info
+from . import convert, generate, info, tokenize, train
 from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
 
 
@@ -16,6 +16,7 @@ examples:
   {PROGRAM} info examples/tiny_world/checkpoint
   {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
   {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
+  {PROGRAM} train recipe.yaml
 """
 
 
@@ -48,6 +49,8 @@ def build_parser() -> Parser:
     convert.add_parser(commands)
     generate.add_parser(commands)
     info.add_parser(commands)
+    tokenize.add_parser(commands)
+    train.add_parser(commands)
     return parser
 
 

@@ -14,6 +14,7 @@
 """RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format."""
 
 import math
+from functools import partial
 from types import ModuleType
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ from ..kernels.linear_cpu import linear
 from ..kernels.plain_inference import is_unwatched
 from ..kernels.wkv7 import wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
+from .causal_lm_loss import causal_lm_loss
 from .decode_step import decode_token
 from .initial_state import RWKV7InitialState
 from .token_layout import PackedSequences, TokenLayout
@@ -546,9 +548,19 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        loss_weights: torch.Tensor | None = None,
+        loss_chunk_size: int | None = None,
+        l2wrap: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
+        loss_weights (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            What the cross-entropy of each label is multiplied by before all are summed. There are no logits then.
+        loss_chunk_size (`int`, *optional*):
+            Tokens whose logits exist at once while the loss is computed. There are no logits in the output then.
+        l2wrap (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Penalties of L2Wrap with either of these, see `causal_lm_loss`.
+
         Example:
 
         ```python
@@ -568,9 +580,14 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = linear(self.lm_head, slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
+        logits, loss = None, None
+        if labels is not None and (loss_weights is not None or loss_chunk_size is not None):
+            items = kwargs.get("num_items_in_batch")
+            options = (loss_weights, items, loss_chunk_size, l2wrap)
+            loss = causal_lm_loss(partial(linear, self.lm_head), outputs.last_hidden_state, labels, *options)
+        else:
+            logits = linear(self.lm_head, slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        if labels is not None and loss is None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,

@@ -14,6 +14,7 @@
 """RWKV-7 with eyes and ears: encoders, projectors, and the language model that reads their features as tokens."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.feature_lengths import audio_frame_length, convolution_length
 from ..kernels.linear_cpu import linear
 from .cache_rwkv7 import RWKV7GenerationMixin
+from .causal_lm_loss import causal_lm_loss
 from .encoders import build_audio_tower, encode_clips
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
 from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, pool_patches
@@ -388,6 +390,9 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        loss_weights: torch.Tensor | None = None,
+        loss_chunk_size: int | None = None,
+        l2wrap: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | RWKVWorldCausalLMOutputWithPast:
@@ -396,6 +401,12 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             0 for padding in `input_features`.
         mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
             Results of `get_image_features` and `get_audio_features` under "image" and "audio", in place of raw inputs.
+        loss_weights (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            What the cross-entropy of each label is multiplied by before all are summed. There are no logits then.
+        loss_chunk_size (`int`, *optional*):
+            Tokens whose logits exist at once while the loss is computed. There are no logits in the output then.
+        l2wrap (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Penalties of L2Wrap with either of these, see `causal_lm_loss`.
 
         Example:
 
@@ -427,9 +438,14 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        logits = linear(self.lm_head, slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
+        logits, loss = None, None
+        if labels is not None and (loss_weights is not None or loss_chunk_size is not None):
+            items = kwargs.get("num_items_in_batch")
+            options = (loss_weights, items, loss_chunk_size, l2wrap)
+            loss = causal_lm_loss(partial(linear, self.lm_head), outputs.last_hidden_state, labels, *options)
+        else:
+            logits = linear(self.lm_head, slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        if labels is not None and loss is None:
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )

@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Scores Tiny World on held-out data.", epilog="example: python score.py checkpoint --json out.json"
     )
-    parser.add_argument("checkpoint", type=Path, help="folder that train.py wrote")
+    parser.add_argument("checkpoint", type=Path, help="folder of the trained model")
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     options = parser.parse_args()
     if not (options.checkpoint / "config.json").is_file():

@@ -1,0 +1,75 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What can be set of a training run: the arguments of transformers' Trainer and those of RWKV's training."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import SchedulerType
+
+from .losses import LOSS_REDUCTIONS
+
+
+@dataclass
+class RWKVTrainingArguments(TrainingArguments):
+    """Arguments of transformers' Trainer, and:
+
+    Args:
+        decay_bias_multiplier: The bias of RWKV's decay (`w0`) learns at so many times the learning rate.
+        part_learning_rates: Learning rates of parts of the model, as {"projector": 1e-3, "text": 2e-5}.
+        loss_reduction: "token": all tokens of a step weigh the same. "sample": all samples do, each the mean of its
+            tokens (VisualRWKV). "micro_batch": the mean of each micro-batch, then of these (WorldRWKV).
+        l2wrap: Coefficient of RWKV-LM's regulariser of the largest logit, 1e-4 there; 0 is without.
+        loss_chunk_size: Tokens whose logits exist at once while the loss is computed; all if `None`.
+        final_learning_rate_ratio: The learning rate at the end over that at the peak, for "cosine" and
+            "warmup_stable_decay".
+        decay_steps: For "warmup_stable_decay": the steps of the decay, or their share of all if below 1.
+    """
+
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Rows go to the collator whole."})
+    report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where to log."})
+    disable_tqdm: bool | None = field(default=False, metadata={"help": "Whether there is no progress bar."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A loss that is not finite ends the run."})
+    decay_bias_multiplier: float = field(default=2.0, metadata={"help": "Of the learning rate of w0."})
+    part_learning_rates: dict | str | None = field(default=None, metadata={"help": "Learning rates by part."})
+    loss_reduction: str = field(default="token", metadata={"help": "token, sample or micro_batch."})
+    l2wrap: float = field(default=0.0, metadata={"help": "Coefficient of L2Wrap, 1e-4 in RWKV-LM."})
+    loss_chunk_size: int | None = field(default=None, metadata={"help": "Tokens whose logits exist at once."})
+    final_learning_rate_ratio: float | None = field(default=None, metadata={"help": "Of the peak."})
+    decay_steps: float = field(default=0.1, metadata={"help": "Steps of the decay, or their share of all."})
+
+    def __post_init__(self):
+        if self.loss_reduction not in LOSS_REDUCTIONS:
+            raise ValueError(
+                f"loss_reduction is {self.loss_reduction!r}, expected one of {', '.join(LOSS_REDUCTIONS)}"
+            )
+        if self.loss_chunk_size is not None and self.loss_chunk_size < 1:
+            raise ValueError(f"loss_chunk_size is {self.loss_chunk_size}, expected at least 1 token")
+        self._resolve_schedule()
+        super().__post_init__()
+
+    def _resolve_schedule(self) -> None:
+        """Turns the final rate and the steps of decay into what transformers' schedulers take."""
+        schedule, ratio = SchedulerType(self.lr_scheduler_type), self.final_learning_rate_ratio
+        options = dict(self.lr_scheduler_kwargs or {})
+        if schedule == SchedulerType.WARMUP_STABLE_DECAY and "num_decay_steps" not in options:
+            options["num_decay_steps"] = self._decay_steps()
+            options["min_lr_ratio"] = ratio or 0.0
+        elif schedule == SchedulerType.COSINE and ratio is not None:
+            self.lr_scheduler_type = SchedulerType.COSINE_WITH_MIN_LR
+            options["min_lr_rate"] = ratio
+        elif ratio is not None and schedule != SchedulerType.COSINE_WITH_MIN_LR:
+            raise ValueError(
+                "final_learning_rate_ratio is for lr_scheduler_type cosine and warmup_stable_decay, "
+                f"not {schedule.value}"
+            )
+        self.lr_scheduler_kwargs = options or None
+
+    def _decay_steps(self) -> int:
+        if self.decay_steps >= 1:
+            return int(self.decay_steps)
+        if self.max_steps <= 0:
+            raise ValueError(
+                "lr_scheduler_type warmup_stable_decay needs max_steps, or decay_steps as a number of steps"
+            )
+        return max(1, round(self.decay_steps * self.max_steps))

@@ -1,0 +1,65 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that are whole or not there: written under another name, then renamed."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+
+
+# Where unfinished checkpoints are; a name that neither resuming nor uploading takes for anything
+PARTIAL_FOLDER = "_partial"
+
+
+def checkpoint_name(step: int) -> str:
+    """Name of the folder of a checkpoint, as transformers calls it."""
+    return f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def last_checkpoint(output_dir: str | Path) -> Path | None:
+    """The last whole checkpoint of a run, `None` if there is none."""
+    if not Path(output_dir).is_dir():
+        return None
+    found = get_last_checkpoint(str(output_dir))
+    return None if found is None else Path(found)
+
+
+def stale_checkpoints(output_dir: str | Path) -> list[Path]:
+    """What saves that never ended have left behind."""
+    return sorted(Path(output_dir, PARTIAL_FOLDER).glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
+
+
+def publish(partial: Path, output_dir: Path) -> Path:
+    """Moves a finished checkpoint to its name, in one step of the file system; one of that name is replaced."""
+    final = output_dir / partial.name
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    if not any(partial.parent.iterdir()):
+        partial.parent.rmdir()
+    return final
+
+
+def write_whole(write: Callable[[], None], output_dir: Path, what: str) -> None:
+    """Calls `write`, and says what is the matter where it fails.
+
+    Args:
+        write: Writes something into `output_dir`.
+        output_dir: The folder of the run.
+        what: For the message.
+
+    Raises:
+        OSError: If the disk is full, or anything else keeps it from being written.
+    """
+    try:
+        write()
+    except Exception as error:  # OSError, RuntimeError of torch.save, SafetensorError ...
+        free = shutil.disk_usage(output_dir).free / 1e9
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        last = last_checkpoint(output_dir)
+        kept = f"the last whole checkpoint is {last}" if last else "there is no earlier checkpoint"
+        raise OSError(
+            f"{output_dir}: {what} could not be written ({reason}; {free:.2f} GB are free there); {kept}"
+        ) from error

@@ -1,0 +1,92 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation by generation: the model answers rows greedily, and its answers are scored and kept."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate.utils import gather_object
+
+from .auxiliary import without_auxiliary
+from .data.conversations import BadRowError, reference_answer
+from .metrics import METRICS
+
+
+if TYPE_CHECKING:
+    from .collator import ConversationCollator
+    from .trainer import RWKVTrainer
+
+
+PREDICTIONS_FOLDER = "predictions"
+SHOWN = 3  # predictions printed and sent to TensorBoard
+Metric = Callable[[list[str], list[str]], dict[str, float]]
+
+
+@dataclass
+class GenerationEvaluator:
+    """Answers the first evaluation rows, and scores the answers against the last answer of each.
+
+    Args:
+        collator: Makes prompts of rows.
+        metric: A name of [`METRICS`] or a function of (predictions, references).
+        rows: How many rows to answer.
+        max_new_tokens: Length of an answer at most.
+        batch_size: Rows at once on each process.
+    """
+
+    collator: "ConversationCollator"
+    metric: str | Metric = "exact_match"
+    rows: int = 64
+    max_new_tokens: int = 64
+    batch_size: int = 8
+
+    def __call__(self, trainer: "RWKVTrainer", dataset, prefix: str) -> dict[str, float]:
+        """Scores by name, each led by `prefix`; writes `predictions/step-N.jsonl` into the folder of the run."""
+        process, processes = trainer.args.process_index, trainer.accelerator.num_processes
+        rows = [dataset[index] for index in range(process, min(self.rows, len(dataset)), processes)]
+        answered = gather_object(self._answer(trainer, rows))
+        if not answered:
+            return {}
+        metric = METRICS[self.metric] if isinstance(self.metric, str) else self.metric
+        scores = metric([row["prediction"] for row in answered], [row["reference"] for row in answered])
+        if trainer.is_world_process_zero():
+            self._keep(trainer, answered, prefix)
+        return {f"{prefix}_{name}": value for name, value in scores.items()}
+
+    @torch.no_grad()
+    def _answer(self, trainer: "RWKVTrainer", rows: list[dict]) -> list[dict]:
+        model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+        model = without_auxiliary(model).eval()
+        answered = []
+        for start in range(0, len(rows), self.batch_size):
+            try:
+                references = [reference_answer(row) for row in rows[start : start + self.batch_size]]
+                inputs = self.collator.prompts(rows[start : start + self.batch_size])
+            except BadRowError:
+                continue  # counted by the collator when the loss of the same rows was computed
+            inputs = trainer._prepare_inputs(dict(inputs))
+            output = model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+            new_tokens = output[:, inputs["input_ids"].shape[1] :]
+            predictions = self.collator.processor.batch_decode(new_tokens, skip_special_tokens=True)
+            answered += [
+                {"prediction": said.strip(), "reference": answer}
+                for said, answer in zip(predictions, references, strict=True)
+            ]
+        return answered
+
+    def _keep(self, trainer: "RWKVTrainer", answered: list[dict], prefix: str) -> None:
+        step = trainer.state.global_step
+        path = Path(trainer.args.output_dir, PREDICTIONS_FOLDER, f"{prefix}-step-{step}.jsonl")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answered), encoding="utf-8")
+        for row in answered[:SHOWN]:
+            print(f"step {step}: {row['prediction']!r} (expected {row['reference']!r})")
+        text = "\n".join(f"    {row['prediction']}  |  {row['reference']}" for row in answered[:SHOWN])
+        for callback in trainer.callback_handler.callbacks:
+            writer = getattr(callback, "tb_writer", None)
+            if writer is not None:
+                writer.add_text(f"{prefix}/predictions", text, step)

@@ -1,0 +1,140 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The model and processor that a recipe asks for: loaded, put together of a text model and encoders, or new."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+
+from ..configuration.configuration_rwkv_world import RWKVWorldConfig
+from ..conversion.encoders import Encoder, load_encoder, read_encoder_config
+from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
+from ..modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration
+from ..processing.chat_templates import ERA_CHAT_TEMPLATES, TURN_END
+from ..processing.processing_rwkv_world import RWKVWorldProcessor
+from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
+from ..processing.world_vocabulary import MULTIMODAL_TOKENS
+from .hooks import load_hook
+from .recipe import Recipe
+
+
+Processor = ProcessorMixin | PreTrainedTokenizerBase
+
+
+def build_model(recipe: Recipe) -> tuple[PreTrainedModel, Processor]:
+    """The model of a recipe and its processor, or its tokenizer if it is a text model.
+
+    Raises:
+        FileNotFoundError: If a model is not there.
+        ValueError: If the recipe's model cannot be had, or weights are missing.
+    """
+    spec = recipe.model
+    if spec.build is not None:
+        return load_hook(spec.build, recipe.folder)(**spec.options)
+    dtype = getattr(torch, spec.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"model.dtype is {spec.dtype!r}, expected for instance float32 or bfloat16")
+    if spec.text is not None:
+        return _assemble(recipe, dtype)
+    if spec.path is None:
+        return _new_model(spec.config, dtype), _load_processor(recipe.processor)
+    _check_exists(spec.path)
+    model = _load(spec.path, _auto_class(AutoConfig.from_pretrained(spec.path)), dtype)
+    return model, _load_processor(recipe.processor or spec.path, model)
+
+
+def _new_model(config: dict[str, Any], dtype: torch.dtype) -> PreTrainedModel:
+    """A model with the official initialisation."""
+    fields = dict(config)
+    model_type = fields.pop("model_type", None)
+    if model_type is None:
+        raise ValueError("model.config of a new model needs model_type, rwkv7 or rwkv_world")
+    config = AutoConfig.for_model(model_type, **fields)
+    return _auto_class(config).from_config(config, dtype=dtype)
+
+
+def _load_processor(path: str | None, model: PreTrainedModel | None = None) -> Processor:
+    """The processor at `path`, for a text model the tokenizer; the World tokenizer without a path."""
+    if path is None:
+        return RWKVWorldTokenizer()
+    _check_exists(path)
+    is_text = model is not None and _auto_class(model.config) is AutoModelForCausalLM
+    return (AutoTokenizer if is_text else AutoProcessor).from_pretrained(path)
+
+
+def _auto_class(config) -> type:
+    is_composite = config.get_text_config() is not config
+    return AutoModelForMultimodalLM if is_composite else AutoModelForCausalLM
+
+
+def _load(path: str, auto_class: type, dtype: torch.dtype) -> PreTrainedModel:
+    model, report = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{path}: weights are missing, {len(missing)} in all, the first is {missing[0]}")
+    return model
+
+
+def _check_exists(path: str) -> None:
+    """Refuses what can only be a folder and is none; anything else may be a Hub id."""
+    folder = Path(path).expanduser()
+    can_be_id = path.count("/") <= 1 and not path.startswith((".", "~", "/"))
+    if not folder.exists() and not can_be_id:
+        raise FileNotFoundError(f"{path}: no such folder")
+
+
+def _assemble(recipe: Recipe, dtype: torch.dtype) -> tuple[PreTrainedModel, Processor]:
+    """A composite of a trained text model and trained encoders, with new projectors."""
+    spec = recipe.model
+    _check_exists(spec.text)
+    text = _load(spec.text, AutoModelForCausalLM, dtype)
+    if not isinstance(text, RWKV7ForCausalLM):
+        raise ValueError(f"{spec.text}: the text model is a {text.config.model_type}, expected rwkv7")
+    tokenizer = AutoTokenizer.from_pretrained(recipe.processor or spec.text)
+    vision, audio = (_encoder(source, kind) for source, kind in ((spec.vision, "vision"), (spec.audio, "audio")))
+    text.config.eos_token_id = tokenizer.convert_tokens_to_ids(TURN_END)
+    config = RWKVWorldConfig(
+        text_config=text.config,
+        vision_config=vision and vision.config,
+        audio_config=audio and audio.config,
+        **{f"{token.name}_id": getattr(tokenizer, f"{token.name}_id") for token in MULTIMODAL_TOKENS},
+        **spec.config,
+    )
+    model = RWKVWorldForConditionalGeneration(config).to(dtype)
+    model.model.language_model.load_state_dict(text.model.state_dict())
+    model.lm_head.load_state_dict(text.lm_head.state_dict())
+    for name, encoder in (("vision_tower", vision), ("audio_tower", audio)):
+        if encoder is not None:
+            getattr(model.model, name).load_state_dict(encoder.weights)
+    processor = RWKVWorldProcessor.from_model_config(
+        config,
+        tokenizer,
+        vision and vision.preprocessor,
+        audio and audio.preprocessor,
+        chat_template=_chat_template(spec.chat_template),
+    )
+    return model, processor
+
+
+def _encoder(source: str | None, modality: str) -> Encoder | None:
+    return None if source is None else load_encoder(source, read_encoder_config(source, modality))
+
+
+def _chat_template(name: str | None) -> str | None:
+    """The template of an era of WorldRWKV, or that of a file."""
+    if name is None or name in ERA_CHAT_TEMPLATES:
+        return ERA_CHAT_TEMPLATES.get(name)
+    if not Path(name).is_file():
+        eras = ", ".join(ERA_CHAT_TEMPLATES)
+        raise FileNotFoundError(f"model.chat_template {name!r} is neither one of {eras} nor a file")
+    return Path(name).read_text(encoding="utf-8")

@@ -1,0 +1,66 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a model that a recipe names: what is trained, what stays frozen, and at which learning rate."""
+
+import re
+from collections.abc import Iterable
+
+from torch import nn
+
+
+# By name, what the names of a part's parameters hold. A parameter belongs to every part that it matches, and to "text"
+# where it matches none of the towers and projectors.
+_PATTERNS = {
+    "vision_encoder": r"(^|\.)vision_tower\.",
+    "audio_encoder": r"(^|\.)audio_tower\.",
+    "encoder": r"(^|\.)(vision|audio)_tower\.",
+    "vision_projector": r"(^|\.)vision_projector\.",
+    "audio_projector": r"(^|\.)audio_projector\.",
+    "projector": r"(^|\.)(vision|audio)_projector\.",
+    "auxiliary": r"^auxiliary\.",
+    "embeddings": r"^(?!auxiliary).*(^|\.)embeddings\.weight$",
+    "head": r"(^|\.)lm_head\.",
+}
+_OUTSIDE_TEXT = ("encoder", "projector", "auxiliary")
+PARTS = (*(name for name in _PATTERNS if name != "auxiliary"), "text")
+
+
+def parts_of(name: str) -> list[str]:
+    """The parts that the parameter `name` belongs to, the narrowest first."""
+    parts = [part for part, pattern in _PATTERNS.items() if re.search(pattern, name)]
+    if any(part in _OUTSIDE_TEXT for part in parts):
+        return [part for part in parts if part not in ("embeddings", "head")]
+    return [*parts, "text"]
+
+
+def check_parts(names: Iterable[str], model: nn.Module) -> None:
+    """Refuses names of parts that there are not, or that the model does not have.
+
+    Raises:
+        ValueError: Names the part and those that the model has.
+    """
+    present = {part for name, _ in model.named_parameters() for part in parts_of(name)}
+    for part in names:
+        if part not in present:
+            having = ", ".join(name for name in PARTS if name in present)
+            raise ValueError(f"{part!r} is no part of the model to train; this model has {having}")
+
+
+def set_trainable(model: nn.Module, train: Iterable[str], freeze: Iterable[str] = ()) -> None:
+    """Freezes all but some parts.
+
+    Args:
+        model: A text model or a composite.
+        train: Parts to train, of `PARTS`.
+        freeze: Parts of these to freeze all the same, for instance "embeddings".
+
+    Raises:
+        ValueError: If the model has no such part, or nothing remains to train.
+    """
+    train, freeze = set(train), set(freeze)
+    check_parts([*train, *freeze], model)
+    for name, parameter in model.named_parameters():
+        parts = parts_of(name)
+        parameter.requires_grad_(bool(train & set(parts)) and not freeze & set(parts))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"nothing is left to train: train is {sorted(train)}, freeze is {sorted(freeze)}")

@@ -1,0 +1,182 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A recipe: one YAML file that says all of a training run."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+import yaml
+
+from .arguments import RWKVTrainingArguments
+from .typed_yaml import build, check_keys, read_yaml, set_value
+
+
+_SET_BY_RECIPE = ("output_dir",)
+SHIPPED_RECIPES = Path(__file__).with_name("recipes")
+
+
+@dataclass
+class ModelSpec:
+    """Where the model comes from: exactly one of `path`, `text`, `config` and `build`. A text alone is the `path`.
+
+    Attributes:
+        path: Folder or Hub id of a model.
+        text: Folder or Hub id of a text model, to which `vision` and `audio` encoders are added, each with a new
+            projector.
+        vision: Folder or Hub id of a vision encoder.
+        audio: Folder or Hub id of an audio encoder.
+        chat_template: Of such a composite: an era of WorldRWKV (`docs/MODELS.md`), or a file of Jinja.
+        config: Fields of the configuration: of such a composite, or with `model_type` of a new model.
+        build: Python, "file.py:function", that returns a model and its processor.
+        options: Arguments of that function.
+        dtype: Of the weights that are trained; mixed precision is `bf16` of the trainer.
+    """
+
+    SHORTHAND: ClassVar[str] = "path"
+
+    path: str | None = None
+    text: str | None = None
+    vision: str | None = None
+    audio: str | None = None
+    chat_template: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    build: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        given = [name for name in ("path", "text", "build") if getattr(self, name) is not None]
+        if not given and self.config:
+            given = ["config"]
+        if len(given) != 1:
+            raise ValueError(f"expected one of path, text, config and build, got {' and '.join(given) or 'none'}")
+        if self.text is not None and self.vision is None and self.audio is None:
+            raise ValueError("text needs vision or audio beside it; a text model alone is given as path")
+
+
+@dataclass
+class DataSpec:
+    """Some data. A text alone is the `path`.
+
+    Attributes:
+        path: A file or folder.
+        format: A name of `data.formats.FORMATS`, or Python, "file.py:function"; told from the file by default.
+        options: Of the format's reader.
+        split: A slice of the rows, as "[:90%]".
+        weight: How often the rows are gone through in an epoch.
+    """
+
+    SHORTHAND: ClassVar[str] = "path"
+
+    path: str
+    format: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    split: str | None = None
+    weight: float = 1.0
+
+
+@dataclass
+class SampleSpec:
+    """How rows become tokens, see [`ConversationCollator`]."""
+
+    max_length: int | None = None
+    labels: str = "assistant"
+    mask_first_tokens: int = 0
+    packing: bool = False
+    strict: bool = False
+
+
+@dataclass
+class GenerationSpec:
+    """Evaluation by generation, see [`GenerationEvaluator`]; `metric` may be Python, "file.py:function"."""
+
+    metric: str = "exact_match"
+    rows: int = 64
+    max_new_tokens: int = 64
+    batch_size: int = 8
+
+
+@dataclass
+class Recipe:
+    """All of a training run. Paths are relative to the current folder, Python files to the recipe's.
+
+    Attributes:
+        output_dir: Folder for checkpoints, logs and the trained model.
+        model: Where the model comes from.
+        data: What it learns from.
+        processor: Folder or Hub id of its processor or tokenizer, if it is not the model's.
+        train: Parts of the model to train, of `parts.PARTS`; all by default.
+        freeze: Parts of these that stay as they are.
+        adapter: Configuration of an adapter by which to train, see [`build_adapter`].
+        auxiliary: Python, "file.py:Class", a loss beside the model's, see [`AuxiliaryLoss`].
+        eval_data: What it is evaluated on.
+        samples: How rows become tokens.
+        generation: Evaluation by generation.
+        trainer: Fields of [`RWKVTrainingArguments`].
+        folder: Where the recipe is.
+    """
+
+    output_dir: str
+    model: ModelSpec
+    data: list[DataSpec]
+    processor: str | None = None
+    train: list[str] | None = None
+    freeze: list[str] = field(default_factory=list)
+    adapter: dict[str, Any] | None = None
+    auxiliary: str | None = None
+    eval_data: list[DataSpec] = field(default_factory=list)
+    samples: SampleSpec = field(default_factory=SampleSpec)
+    generation: GenerationSpec | None = None
+    trainer: dict[str, Any] = field(default_factory=dict)
+    folder: Path = field(default=Path(), init=False)
+
+
+def find_recipe(name: str) -> Path:
+    """The path of a recipe, given as a path or as the name of one that comes with the package.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+    """
+    shipped = SHIPPED_RECIPES / f"{name}.yaml"
+    if Path(name).is_file() or not shipped.is_file():
+        if not Path(name).is_file():
+            names = ", ".join(sorted(path.stem for path in SHIPPED_RECIPES.glob("*.yaml")))
+            raise FileNotFoundError(f"{name}: no such recipe; the package has {names}")
+        return Path(name)
+    return shipped
+
+
+def load_recipe(path: str | Path, assignments: Iterable[str] = ()) -> tuple[Recipe, str]:
+    """Reads a recipe.
+
+    Args:
+        path: The YAML file.
+        assignments: Changes to it, as "trainer.max_steps=100".
+
+    Returns:
+        The recipe, and its YAML text with the changes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a key is unknown or missing, or a value is not what it should be; names file and key.
+    """
+    path = Path(path)
+    content = read_yaml(path)
+    for assignment in assignments:
+        set_value(content, assignment)
+    recipe = build(Recipe, content, str(path))
+    recipe.folder = path.resolve().parent
+    _check_trainer(recipe.trainer, f"{path}: trainer")
+    if not recipe.data:
+        raise ValueError(f"{path}: data: the list is empty")
+    return recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _check_trainer(content: dict[str, Any], where: str) -> None:
+    hints = get_type_hints(RWKVTrainingArguments)
+    names = [name for name in RWKVTrainingArguments.__dataclass_fields__ if name not in _SET_BY_RECIPE]
+    check_keys(content, names, where)
+    for key, value in content.items():
+        content[key] = build(hints[key], value, f"{where}.{key}")

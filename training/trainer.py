@@ -1,0 +1,269 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The Trainer of transformers for RWKV-7: its groups of parameters, its losses, checkpoints that are whole."""
+
+import math
+import shutil
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import nn
+from torch.utils.data import IterableDataset, SequentialSampler
+from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
+
+from .auxiliary import TARGETS, WithAuxiliaryLoss, without_auxiliary
+from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
+from .generation_evaluation import GenerationEvaluator
+from .losses import BatchCounts, count_batch, token_weights
+from .parameter_groups import is_decayed, parameter_groups
+from .sampling import EpochLengthGroupedSampler, rough_length
+from .throughput import Throughput, peak_memory
+
+
+AUXILIARY_WEIGHTS = "auxiliary.safetensors"
+TRAINER_STATE = "trainer_state.json"
+GROUP_BY_LENGTH = "group_by_length"
+# Modules of the composite that a batch without this input leaves unused
+_MODULES_OF_INPUT = {
+    "pixel_values": ("vision_tower", "vision_projector"),
+    "input_features": ("audio_tower", "audio_projector"),
+}
+_ENCODERS = ("vision_tower", "audio_tower")
+
+
+class RWKVTrainer(Trainer):
+    """Trains RWKV-7 models, with or without eyes and ears; everything else is as in transformers' Trainer.
+
+    Args:
+        model: The model, or one with an auxiliary loss around it ([`WithAuxiliaryLoss`]).
+        args: [`RWKVTrainingArguments`].
+        processing_class: The processor or tokenizer, saved with every checkpoint.
+        generation_evaluator: Answers evaluation rows by `generate` whenever there is an evaluation, and scores them.
+        kwargs: As for transformers' Trainer; `data_collator` is a [`ConversationCollator`].
+    """
+
+    # Every loss is divided by what the whole step holds
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args,
+        processing_class=None,
+        generation_evaluator: GenerationEvaluator | None = None,
+        **kwargs,
+    ):
+        # Not handed on: transformers would make the tokenizer's end of text the model's, but World models end their
+        # turns with another token
+        super().__init__(model, args, **kwargs)
+        self.processor = processing_class
+        self.generation_evaluator = generation_evaluator
+        self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
+        self._frozen_encoders = _frozen_encoders(self.model)
+        self._partial = False
+        self._throughput = Throughput()
+
+    # Optimiser
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Names of the parameters that weight decay is for: matrices, but not the low-rank maps of RWKV-7."""
+        return [name for name, parameter in model.named_parameters() if is_decayed(name, parameter)]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimiser over RWKV's groups of parameters."""
+        if self.optimizer is None:
+            model, args = self.model if model is None else model, self.args
+            groups = parameter_groups(
+                model,
+                args.learning_rate,
+                args.weight_decay,
+                args.decay_bias_multiplier,
+                args.part_learning_rates or {},
+            )
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(args, model)
+            self.optimizer_cls_and_kwargs = optimizer_class, {**options, "params": groups}
+        return super().create_optimizer(model)
+
+    # Loss
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> BatchCounts | None:
+        if not batch_samples or "labels" not in batch_samples[0]:
+            return None
+        counts = sum(count_batch(batch, self.args.loss_reduction) for batch in batch_samples)
+        if self.args.world_size > 1:
+            counts = self.accelerator.gather(counts.to(device)).view(-1, len(counts)).sum(0)
+        return BatchCounts(*counts)
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        """The micro-batches of a step and what they hold."""
+        batches, counts = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if counts is not None:
+            self._throughput.add(counts)
+        return batches, counts
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict,
+        return_outputs: bool = False,
+        num_items_in_batch: BatchCounts | None = None,
+    ):
+        """The loss of a micro-batch as its share of the step's."""
+        for encoder in self._frozen_encoders:
+            encoder.eval()  # no dropout nor SpecAugment in what is not trained
+        inputs, args, counts = dict(inputs), self.args, num_items_in_batch
+        targets = inputs.pop(TARGETS, None)
+        if isinstance(self.model, WithAuxiliaryLoss) and targets is not None:
+            inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
+        inputs["loss_weights"] = token_weights(inputs, args.loss_reduction, counts.items)
+        inputs["loss_chunk_size"] = args.loss_chunk_size
+        if args.l2wrap:
+            mask = inputs.get("attention_mask", torch.ones_like(inputs["labels"]))
+            inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens)
+        outputs = model(**inputs)
+        # Processes average their gradients, and each divides by what all of them hold
+        loss = outputs["loss"] * self.accelerator.num_processes
+        if model.training:
+            loss = loss + _zero_of_unused(self.model, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
+        """Forward and backward of one micro-batch.
+
+        Raises:
+            FloatingPointError: If the loss is not a number.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(
+                f"the loss of step {self.state.global_step + 1} is {loss.item()}: no weights of this step were kept; "
+                "a lower learning_rate, a longer warm-up, max_grad_norm or bf16 in place of fp16 usually help"
+            )
+        return loss
+
+    # Data order
+
+    def _get_train_sampler(self, train_dataset=None):
+        rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        if args.train_sampling_strategy != GROUP_BY_LENGTH or isinstance(rows, IterableDataset):
+            return super()._get_train_sampler(train_dataset)
+        lengths = [rough_length(rows[index]) for index in range(len(rows))]
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return EpochLengthGroupedSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths, seed)
+
+    def _get_eval_sampler(self, eval_dataset):
+        if self.args.train_sampling_strategy != GROUP_BY_LENGTH:
+            return super()._get_eval_sampler(eval_dataset)
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+    # Logging
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds throughput and peak memory to what is logged of the training."""
+        if "loss" in logs:
+            logs |= self._throughput.report() | {"peak_memory_gb": round(peak_memory(self.args.device) / 1e9, 3)}
+            if skipped := getattr(self.data_collator, "skipped_rows", 0):
+                logs["skipped_rows"] = skipped
+        super().log(logs, start_time)
+
+    # Evaluation
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """The loss on the evaluation rows and, where asked for, the scores of what the model answers to them."""
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        if self.generation_evaluator is not None and not isinstance(rows, (dict, str, IterableDataset)):
+            scores = self.generation_evaluator(self, rows, metric_key_prefix)
+            self.log(dict(scores))
+            metrics |= scores
+        return metrics
+
+    # Checkpoints
+
+    def _get_output_dir(self, trial) -> str:
+        folder = super()._get_output_dir(trial)
+        return str(Path(folder, PARTIAL_FOLDER)) if self._partial else folder
+
+    def _save_checkpoint(self, model: nn.Module, trial) -> None:
+        run_dir, name = Path(self._get_output_dir(trial)), checkpoint_name(self.state.global_step)
+        partial = run_dir / PARTIAL_FOLDER / name
+        if self.is_world_process_zero() and partial.exists():
+            shutil.rmtree(partial)
+        self.accelerator.wait_for_everyone()
+        self._partial = True
+        try:
+            write_whole(lambda: super(RWKVTrainer, self)._save_checkpoint(model, trial), run_dir, name)
+        finally:
+            self._partial = False
+        self._name_best_checkpoint(run_dir, partial)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            publish(partial, run_dir)
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _name_best_checkpoint(self, run_dir: Path, partial: Path) -> None:
+        """Names the best checkpoint by where it will be, if it is the one just written."""
+        if self.state.best_model_checkpoint == str(partial):
+            self.state.best_model_checkpoint = str(run_dir / partial.name)
+            if self.args.should_save:
+                self.state.save_to_json(str(partial / TRAINER_STATE))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        output_dir = self.args.output_dir if output_dir is None else output_dir
+        whole, self.model = self.model, without_auxiliary(self.model)
+        try:
+            if whole is not self.model and state_dict is not None:
+                prefix = "model."
+                inner = {name.removeprefix(prefix): value for name, value in state_dict.items() if name[:6] == prefix}
+                super()._save(output_dir, inner)
+            else:
+                super()._save(output_dir, state_dict)
+        finally:
+            self.model = whole
+        if self.args.should_save:
+            if self.processor is not None:
+                self.processor.save_pretrained(output_dir)
+            if self._partial and isinstance(whole, WithAuxiliaryLoss):
+                safetensors.torch.save_model(whole.auxiliary, str(Path(output_dir, AUXILIARY_WEIGHTS)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        super()._load_from_checkpoint(resume_from_checkpoint, without_auxiliary(model))
+        if isinstance(model, WithAuxiliaryLoss):
+            safetensors.torch.load_model(model.auxiliary, str(Path(resume_from_checkpoint, AUXILIARY_WEIGHTS)))
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """Trains, see transformers' Trainer; names what an interrupted save left behind."""
+        if self.is_world_process_zero():
+            for partial in stale_checkpoints(self.args.output_dir):
+                print(f"{partial}: left by a save that did not end; it is not used and can be deleted")
+        self._throughput.restart()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+
+def _frozen_encoders(model: nn.Module) -> list[nn.Module]:
+    """The towers of which nothing is trained."""
+    towers = [module for name, module in model.named_modules() if name.rpartition(".")[2] in _ENCODERS]
+    return [tower for tower in towers if not any(parameter.requires_grad for parameter in tower.parameters())]
+
+
+def _zero_of_unused(model: nn.Module, inputs: dict) -> torch.Tensor | float:
+    """0, as a function of what a batch without pictures or clips leaves unused, so that it has a gradient of 0.
+
+    Else a batch of text alone could not be learned from while only a projector is trained, and processes whose batches
+    hold different media would wait for one another's gradients.
+    """
+    zero = 0.0
+    for name, parameter in model.named_parameters():
+        for needed, modules in _MODULES_OF_INPUT.items():
+            if parameter.requires_grad and needed not in inputs and set(modules) & set(name.split(".")):
+                zero = zero + parameter.float().sum() * 0.0
+    return zero
