@@ -76,14 +76,14 @@ def test_both_stages_of_worldrwkv_lower_the_loss_and_leave_frozen_parts_bit_for_
     trainer |= {"logging_steps": 1, "learning_rate": 1e-2}
     settings = tuple(f"trainer.{key}={json.dumps(value)}" for key, value in trainer.items())
     stages = {
-        "worldrwkv_stage1": ("model.vision_projector",),
-        "worldrwkv_stage2": ("model.vision_projector", "model.language_model", "lm_head"),
+        "worldrwkv_stage1": (0.96, ("model.vision_projector",)),
+        "worldrwkv_stage2": (0.6, ("model.vision_projector", "model.language_model", "lm_head")),
     }
-    for stage, trained in stages.items():
+    for stage, (fall, trained) in stages.items():
         out = tmp_path / stage
         run = run_recipe(find_recipe(stage), (*data, *settings, f"model={start}", f"output_dir={out}"))
         values = losses(run)
-        assert sum(values[-3:]) < 0.9 * sum(values[:3]), values
+        assert sum(values[-3:]) < fall * sum(values[:3]), values
         changed = differing(weights(start), weights(out))
         assert {part for part in trained for name in changed if name.startswith(part)} == set(trained)
         assert all(name.startswith(trained) for name in changed)
