@@ -99,6 +99,14 @@ def test_every_way_to_write_a_number_is_one(value):
         assert parse_yaml(text, "") == float(text) and not isinstance(parse_yaml(text, ""), str)
 
 
+def test_no_is_a_word_and_false_is_not():
+    assert parse_yaml("{save_strategy: no, bf16: false, version: 1.2.3}", "") == {
+        "save_strategy": "no",
+        "bf16": False,
+        "version": "1.2.3",
+    }
+
+
 @pytest.mark.parametrize("path", sorted(SHIPPED_RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_found_and_hold_no_mistake(path):
     from rwkv7_world.training.arguments import RWKVTrainingArguments
