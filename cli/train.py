@@ -48,9 +48,13 @@ def run(args: argparse.Namespace) -> None:
         ValueError: If the recipe, its data or model is not as it should be.
         OSError: If something cannot be read or written.
     """
+    import datasets
+
     from ..training.recipe import find_recipe
     from ..training.run import run_recipe
 
+    if not args.debug:
+        datasets.disable_progress_bars()
     with nullcontext() if args.debug else quiet_libraries():
         trainer = run_recipe(find_recipe(args.recipe), tuple(args.assignments), args.resume)
     if trainer.is_world_process_zero():

@@ -44,6 +44,10 @@ class GenerationEvaluator:
     max_new_tokens: int = 64
     batch_size: int = 8
 
+    def __post_init__(self):
+        if isinstance(self.metric, str) and self.metric not in METRICS:
+            raise ValueError(f"generation: unknown metric {self.metric!r}, expected one of {', '.join(METRICS)}")
+
     def __call__(self, trainer: "RWKVTrainer", dataset, prefix: str) -> dict[str, float]:
         """Scores by name, each led by `prefix`; writes `predictions/step-N.jsonl` into the folder of the run."""
         process, processes = trainer.args.process_index, trainer.accelerator.num_processes

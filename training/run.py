@@ -43,7 +43,7 @@ def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool
     """
     recipe, text = load_recipe(path, assignments)
     arguments = RWKVTrainingArguments(output_dir=recipe.output_dir, **recipe.trainer)
-    checkpoint = _checkpoint(Path(recipe.output_dir), resume)
+    checkpoint = _checkpoint(arguments, resume)
     if arguments.dataloader_num_workers:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are parallel already
     trainer = build_trainer(recipe, arguments)
@@ -84,13 +84,15 @@ def build_trainer(recipe: Recipe, arguments: RWKVTrainingArguments) -> RWKVTrain
     )
 
 
-def _checkpoint(output_dir: Path, resume: bool) -> Path | None:
+def _checkpoint(arguments: RWKVTrainingArguments, resume: bool) -> Path | None:
+    """The checkpoint to go on from, if any."""
+    output_dir = arguments.output_dir
     found = last_checkpoint(output_dir)
     if found is not None and not resume:
         raise ValueError(
             f"{output_dir}: holds {found.name} of an earlier run: --resume it, or choose another output_dir"
         )
-    if resume:
+    if resume and arguments.process_index == 0:
         print(f"resuming {found}" if found else f"{output_dir}: no whole checkpoint, beginning anew")
     return found
 

@@ -15,14 +15,18 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for text, for it has no point; here it is a number, as in YAML 1.2."""
+    """PyYAML reads YAML 1.1, in which 1e-3 is text and no is false; here they are what they look like, as in 1.2."""
 
 
+_FLOAT, _BOOL = "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_FLOAT, _BOOL)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("^(true|false|True|False)$"), list("tfTF"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?|\.inf|\.nan)$"
-    ),
+    _FLOAT,
+    re.compile(r"^[-+]?(\d+(\.\d*)?[eE][-+]?\d+|\d+\.\d*|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
     list("-+0123456789."),
 )
 

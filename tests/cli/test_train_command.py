@@ -1,0 +1,91 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`rwkv7-world train`: a run, and one line for what cannot be run."""
+
+import json
+
+import datasets
+import pytest
+
+from helpers.training import save_composite, save_text_model, write_llava, write_recipe, write_text
+from rwkv7_world.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def recipe(tmp_path) -> str:
+    save_text_model(tmp_path / "model")
+    write_text(tmp_path / "text.txt")
+    content = {"output_dir": "out", "model": "model", "data": ["text.txt"]}
+    return str(write_recipe(tmp_path / "recipe.yaml", {"max_steps": 2}, **content))
+
+
+def refusal(capsys, *argv: str) -> str:
+    capsys.readouterr()
+    status = main(["train", *argv])
+    err = capsys.readouterr().err
+    assert (status, err.count("\n")) == (2, 1), err
+    return err
+
+
+def test_recipe_is_carried_out(recipe, tmp_path, capsys):
+    assert main(["train", recipe, "--set", "trainer.max_steps=1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "out: trained for 1 steps"
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert "max_steps: 1" in (tmp_path / "out" / "recipe.yaml").read_text()
+
+
+def test_resume_without_a_checkpoint_begins_and_says_so(recipe, capsys):
+    assert main(["train", recipe, "--resume"]) == 0
+    assert "out: no whole checkpoint, beginning anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (["trainer.max_stepz=3"], "did you mean 'max_steps'?"),
+        (["trainer.loss_reduction=mean"], "loss_reduction is 'mean'"),
+        (["data.0=nothing.txt"], "nothing.txt: no such file"),
+        (["data.0.path=text.txt", "data.0.format=words"], "unknown format 'words'"),
+        (["data=[{path: text.txt, split: train}]"], "split is 'train'"),
+        (["model=./nowhere"], "./nowhere: no such folder"),
+        (["model.path="], "model is 'model', which has no keys"),
+        (["model={dtype: float32}"], "expected one of path, text, config and build, got none"),
+        (["train=[projector]"], "'projector' is no part of the model to train; this model has embeddings, head, text"),
+        (["trainer.part_learning_rates.encoder=1.0"], "'encoder' is no part of the model"),
+        (["auxiliary=heads.py:Heads"], "heads.py:Heads: expected file.py:object"),
+        (["generation.metric=accuracy"], "metric 'accuracy'"),
+        (["adapter.r=8"], "adapter: the key 'peft_type' is missing"),
+        (["model={build: 'build.py:nothing'}"], "build.py:nothing: expected file.py:object"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(recipe, capsys, changes, complaint):
+    if changes[0].startswith("data.0.path"):
+        changes = [f"data=[{{path: text.txt, format: {changes[1].partition('=')[2]}}}]"]
+    settings = [part for change in changes for part in ("--set", change)]
+    assert complaint in refusal(capsys, recipe, *settings)
+
+
+def test_data_of_another_kind_is_told_by_its_keys(recipe, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
+    assert "['completion', 'prompt']" in refusal(capsys, recipe, "--set", "data=[{path: rows.jsonl}]")
+    said = refusal(capsys, recipe, "--set", "data=[{path: rows.jsonl, format: text}]")
+    assert "not one of the first 1 rows can be learned from; rows.jsonl:1: no text under 'text'" in said.replace(
+        f"{tmp_path}/", ""
+    )
+
+
+def test_pictures_for_a_model_without_eyes_are_told(recipe, tmp_path, capsys):
+    save_composite(tmp_path / "blind", vision=None)
+    write_llava(tmp_path / "pictures", rows=2)
+    said = refusal(capsys, recipe, "--set", "model=blind", "--set", "data=[pictures/records.json]")
+    assert "the model has no eyes" in said
+
+
+def test_unknown_recipe_is_told(capsys):
+    assert "nothing.yaml: no such recipe; the package has" in refusal(capsys, "nothing.yaml")
