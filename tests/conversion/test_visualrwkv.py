@@ -3,6 +3,7 @@
 """VisualRWKV 7.00's checkpoints: the same tokens, pixels and logits as a plain reading of the original, and back."""
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rwkv.rwkv_tokenizer import TRIE_TOKENIZER
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForMultimodalLM,
     AutoProcessor,
@@ -399,6 +401,15 @@ def test_a_file_comes_back_bit_for_bit(example, tmp_path):
     back = torch.load(tmp_path / "back.pth")
     assert back.keys() == example.tensors.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in example.tensors.items())
+
+
+def test_what_a_file_has_no_place_for_is_refused_on_the_way_back(example, tmp_path):
+    folder = shutil.copytree(example.folder, tmp_path / "hub")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.vision_tower.towers.0.embeddings.position_embeddings"][:, 0] = 1
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="hub: towers.0.*position_embeddings has a position of the class token"):
+        convert_to_visualrwkv(folder, tmp_path / "back.pth")
 
 
 def test_two_files_side_by_side_are_one_checkpoint(example, tmp_path):
