@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from rwkv7_world.training.recipe import load_recipe
+
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,6 +27,12 @@ def test_python_examples_run_in_order(monkeypatch, capsys):
     assert printed[:2] == [answers["count.png"], answers["clip1.wav"]]
     assert namespace["read"].past_key_values.get_seq_length() > 0
     assert namespace["y"].shape == (1, 100, 2, 64)
+
+
+def test_the_recipe_is_one(tmp_path):
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    assert load_recipe(tmp_path / "recipe.yaml")[0].train == ["projector", "text"]
 
 
 def test_it_leads_with_the_two_commands():
