@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The audio encoders of the composite behind one call: clips and their lengths in, frames out."""
+"""The encoders of the composite behind one call each: pictures or clips in, features out, some of them at a time."""
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
+PICTURES_AT_A_TIME = 32
 STEPS_AT_A_TIME = 240 * 16_000  # samples: four minutes
 SAMPLES_PER_MEL_FRAME = 160
 
@@ -29,6 +30,28 @@ def build_audio_tower(config: PreTrainedConfig) -> nn.Module:
     if config.model_type == "whisper":
         return WhisperEncoder(config)
     return AutoModel.from_config(config)
+
+
+def encode_pictures(
+    tower: nn.Module, pixel_values: torch.Tensor, layer: int | None, **kwargs
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Last hidden state and features of every picture, some at a time, so that a long video takes no more memory.
+
+    Args:
+        tower: A vision encoder of transformers.
+        pixel_values: (pictures, ...), as it takes them.
+        layer: Index of the hidden states that are the features; the last hidden state if `None`.
+        kwargs: Of the encoder.
+
+    Returns:
+        Twice (pictures, features, channels).
+    """
+    last, features = [], []
+    for some in pixel_values.split(PICTURES_AT_A_TIME):
+        outputs = tower(some, output_hidden_states=layer is not None, return_dict=True, **kwargs)
+        last.append(outputs.last_hidden_state)
+        features.append(outputs.last_hidden_state if layer is None else outputs.hidden_states[layer])
+    return torch.cat(last), torch.cat(features)
 
 
 def encode_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

@@ -34,7 +34,7 @@ from ..configuration.feature_lengths import audio_frame_length, convolution_leng
 from ..kernels.linear_cpu import linear
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss
-from .encoders import build_audio_tower, encode_clips
+from .encoders import build_audio_tower, encode_clips, encode_pictures
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
 from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, pool_patches
 
@@ -137,14 +137,9 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         """
         if self.config.vision_config is None:
             raise ValueError("pixel_values were given to a model without a vision tower (vision_config is None).")
-        layer = self.config.vision_feature_layer
-        outputs = self.vision_tower(
-            pixel_values.to(self.vision_tower.dtype),
-            output_hidden_states=layer is not None,
-            return_dict=True,
-            **kwargs,
+        last_hidden_state, features = encode_pictures(
+            self.vision_tower, pixel_values.to(self.vision_tower.dtype), self.config.vision_feature_layer, **kwargs
         )
-        features = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
         # CODEPATH: WorldRWKV keeps CLIP's class token ("full"), LLaVA-style models keep only patches ("default")
         if self.config.vision_feature_select_strategy == "default":
             features = features[:, self.config.num_additional_image_tokens :]
@@ -152,7 +147,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         if self.config.num_token_per_image is not None:
             features = pool_patches(features, self.config.num_token_per_image)
         return BaseModelOutputWithPooling(
-            last_hidden_state=outputs.last_hidden_state, pooler_output=list(self.vision_projector(features))
+            last_hidden_state=last_hidden_state, pooler_output=list(self.vision_projector(features))
         )
 
     @can_return_tuple

@@ -311,6 +311,20 @@ def test_clips_of_different_lengths_are_encoded_as_each_alone(name):
         torch.testing.assert_close(features, alone, **BATCH_TOLERANCE)
 
 
+@pytest.mark.parametrize("layer", [None, -2])
+@torch.no_grad()
+def test_many_pictures_are_encoded_a_few_at_a_time(layer, monkeypatch):
+    model, sizes = tiny_composite("siglip", vision_feature_layer=layer), []
+    expected = model.get_image_features(pictures(5))
+    model.model.vision_tower.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    monkeypatch.setattr(encoders, "PICTURES_AT_A_TIME", 2)
+    given = model.get_image_features(pictures(5))
+    assert sizes == [2, 2, 1]
+    torch.testing.assert_close(given.last_hidden_state, expected.last_hidden_state, **BATCH_TOLERANCE)
+    for picture, picture_at_once in zip(given.pooler_output, expected.pooler_output, strict=True):
+        torch.testing.assert_close(picture, picture_at_once, **BATCH_TOLERANCE)
+
+
 @pytest.mark.parametrize("name", AUDIO_ENCODERS)
 @torch.no_grad()
 def test_many_clips_are_encoded_a_few_at_a_time(name, monkeypatch):
