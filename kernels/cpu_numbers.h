@@ -137,14 +137,7 @@ inline void store_row(const Rows& rows, int64_t at, int64_t n, const float* __re
   } else {
     uint16_t* out = static_cast<uint16_t*>(rows.data) + at;
     if (rows.dtype == kBFloat16) {
-      int64_t i = 0;
-#if defined(__AVX512BF16__)  // rounds as to_bfloat16 does, but for subnormal numbers, which it takes for zero
-      for (; i + 16 <= n; i += 16) {
-        const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x + i));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), rounded);
-      }
-#endif
-      for (; i < n; i++) out[i] = to_bfloat16(x[i]);
+      for (int64_t i = 0; i < n; i++) out[i] = to_bfloat16(x[i]);
     } else {
       for (int64_t i = 0; i < n; i++) out[i] = to_float16(x[i]);
     }

@@ -89,7 +89,7 @@ def test_help_ends_with_an_example(argv: list[str], capsys: pytest.CaptureFixtur
         main(argv)
     assert exit_.value.code == 0
     *_, last_line = capsys.readouterr().out.strip().splitlines()
-    assert last_line.startswith("  rwkv7-world generate ")
+    assert last_line.startswith("  rwkv7-world ")
 
 
 def test_a_command_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
