@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "cpu_numbers.h"
@@ -48,28 +49,24 @@ inline float sum_of(int64_t n, const Term& term) {
 
 extern "C" {
 
-// out[m] = x + (previous - x) mixes[m]; x (batch, time, hidden), mixes (count, hidden). Previous is of the shape of x or,
-// if `shifts`, holds the token before each row, (batch, hidden): then every other token's is the one before it in x.
-void mix_tokens(Rows x, Rows previous, const Rows* mixes, const Rows* out, int64_t count, int64_t shifts, int64_t time,
-                int64_t tokens, int64_t hidden) {
-  Floats mix(count * hidden);
-  for (int64_t m = 0; m < count; m++) load_row(mixes[m], 0, hidden, mix.data() + m * hidden);
-  over_tokens(tokens, hidden * count, [&](int64_t begin, int64_t end) {
-    Floats now(hidden), delta(hidden), mixed(hidden);
+// out = x + (previous - x) mix; x (batch, time, hidden), mix (hidden). Previous is of the shape of x or, if `shifts`,
+// holds the token before each row, (batch, hidden): then every other token's is the one before it in x.
+void mix_tokens(Rows x, Rows previous, Rows mix, Rows out, int64_t shifts, int64_t time, int64_t tokens,
+                int64_t hidden) {
+  const Floats share = loaded(mix, hidden);
+  over_tokens(tokens, hidden, [&](int64_t begin, int64_t end) {
+    Floats now(hidden), before(hidden), mixed(hidden);
     for (int64_t t = begin; t < end; t++) {
       load_row(x, t * hidden, hidden, now.data());
       if (!shifts)
-        load_row(previous, t * hidden, hidden, delta.data());
+        load_row(previous, t * hidden, hidden, before.data());
       else if (t % time == 0)
-        load_row(previous, t / time * hidden, hidden, delta.data());
-      else
-        load_row(x, (t - 1) * hidden, hidden, delta.data());
-      for (int64_t i = 0; i < hidden; i++) delta[i] -= now[i];
-      for (int64_t m = 0; m < count; m++) {
-        const float* share = mix.data() + m * hidden;
-        for (int64_t i = 0; i < hidden; i++) mixed[i] = now[i] + delta[i] * share[i];
-        store_row(out[m], t * hidden, hidden, mixed.data());
-      }
+        load_row(previous, t / time * hidden, hidden, before.data());
+      else if (t == begin)
+        load_row(x, (t - 1) * hidden, hidden, before.data());
+      for (int64_t i = 0; i < hidden; i++) mixed[i] = now[i] + (before[i] - now[i]) * share[i];
+      store_row(out, t * hidden, hidden, mixed.data());
+      std::swap(now, before);
     }
   });
 }

@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What surrounds the recurrence in a layer, in inference on a CPU: five functions in C++ instead of many of torch.
 
-They have no gradients and compute in float32 whatever the dtype (`fused_cpu.cpp`, built on first use). All but
-`activate_gates` are those of `fused_triton.py`, which describes them. `modeling_rwkv7.py` holds the same in plain
-PyTorch.
+They have no gradients and compute in float32 whatever the dtype (`fused_cpu.cpp`, built on first use). Those without a
+description here are described in `fused_triton.py`. `modeling_rwkv7.py` holds the same in plain PyTorch.
 """
 
 import ctypes
@@ -32,15 +31,19 @@ def is_fused(*tensors: torch.Tensor) -> bool:
     return is_plain_inference() and why_not_built() is None
 
 
-def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, *mixes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """As in `fused_triton.py`; where `previous` is (batch, hidden), it is the token before each row of tokens."""
-    x, previous = hidden_states.contiguous(), previous.contiguous()
-    mixes = [mix.contiguous() for mix in mixes]
-    out = [torch.empty_like(x) for _ in mixes]
-    arrays = [(Rows * len(mixes))(*map(Rows.of, tensors)) for tensors in (mixes, out)]
+def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+    """`x + (previous - x) * mix`.
+
+    Args:
+        hidden_states: (batch, time, hidden).
+        previous: Of the same shape, or (batch, hidden): the token before each row of tokens.
+        mix: Of `hidden` numbers, in any shape.
+    """
+    x, previous, mix = hidden_states.contiguous(), previous.contiguous(), mix.contiguous()
+    out = torch.empty_like(x)
     shifts = previous.dim() < x.dim()
-    _library().mix_tokens(Rows.of(x), Rows.of(previous), *arrays, len(mixes), shifts, x.shape[-2], *_extent(x))
-    return tuple(out)
+    _library().mix_tokens(*map(Rows.of, (x, previous, mix, out)), shifts, x.shape[-2], *_extent(x))
+    return out
 
 
 def activate_gates(
@@ -124,7 +127,7 @@ def _library() -> ctypes.CDLL | str:
         return str(error)
     keep_freed_memory()  # here, as only inference on a CPU comes by
     integers, rows = [ctypes.c_int64], [Rows]
-    library.mix_tokens.argtypes = rows * 2 + [ctypes.POINTER(Rows)] * 2 + integers * 5
+    library.mix_tokens.argtypes = rows * 4 + integers * 4
     library.activate_gates.argtypes = rows * 8 + [ctypes.c_float] + integers * 2
     library.prepare_keys.argtypes = rows * 7 + integers * 3
     library.gated_output.argtypes = rows * 9 + [ctypes.c_float] + integers * 3

@@ -14,6 +14,7 @@
 """RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format."""
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from types import ModuleType
 from typing import NamedTuple
@@ -111,12 +112,14 @@ def mix_tokens(
     previous: torch.Tensor,
     mixes: tuple[torch.Tensor, ...],
     fused: ModuleType | None,
-) -> tuple[torch.Tensor, ...]:
+) -> Iterator[torch.Tensor]:
     """For each of the mixes every token with that much of the previous one (`shift_tokens`), (batch, time, hidden)."""
+    if fused is fused_cpu:  # made when asked for, so that what reads it finds it in the cache
+        return (fused_cpu.mix_tokens(hidden_states, previous, mix) for mix in mixes)
     if fused:
-        return fused.mix_tokens(hidden_states, previous, *mixes)
+        return iter(fused.mix_tokens(hidden_states, previous, *mixes))
     delta = previous - hidden_states
-    return tuple(torch.addcmul(hidden_states, delta, mix) for mix in mixes)
+    return iter([torch.addcmul(hidden_states, delta, mix) for mix in mixes])
 
 
 def activate_gates(
@@ -180,14 +183,14 @@ class RWKV7Attention(nn.Module):
         state = None
         if past_key_values is not None and past_key_values.has_previous_state(self.layer_idx):
             state = past_key_values.get_recurrent_state(self.layer_idx)
-        mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
+        mixes = (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g)
         fused = fused_operators(hidden_states, self.head_dim, (*mixes, self.k_k, self.k_a, self.r_k))
         initial = self.initial_token()
         previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX, initial, fused)
-        x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(hidden_states, previous, mixes, fused)
-        r, k, v = linear(self.r_proj, x_r), linear(self.k_proj, x_k), linear(self.v_proj, x_v)
-        w, a, g = self.w_lora(x_w), self.a_lora(x_a), self.g_lora(x_g)
-        v_gate = self.v_lora(x_v) if self.layer_idx > 0 else None
+        mixed = mix_tokens(hidden_states, previous, mixes, fused)
+        r, k, x_v = linear(self.r_proj, next(mixed)), linear(self.k_proj, next(mixed)), next(mixed)
+        v, v_gate = linear(self.v_proj, x_v), self.v_lora(x_v) if self.layer_idx > 0 else None
+        w, a, g = self.w_lora(next(mixed)), self.a_lora(next(mixed)), self.g_lora(next(mixed))
         v_first = v if self.layer_idx == 0 else v_first
         activate = fused_cpu.activate_gates if fused is fused_cpu else activate_gates
         log_decay, a, v = activate(w, a, v, v_gate, v_first, LOG_DECAY_SCALE)

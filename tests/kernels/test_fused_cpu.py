@@ -36,15 +36,16 @@ def assert_near(actual, expected, dtype):
     torch.testing.assert_close(actual.double(), expected, rtol=DTYPES[dtype], atol=DTYPES[dtype] * float(scale))
 
 
-@pytest.mark.parametrize("count", [1, 6])
-def test_mixes(size, dtype, count):
+@pytest.mark.parametrize("shifts", [False, True])
+def test_mixes(size, dtype, shifts):
     batch, time, heads, head_dim = size
     x, previous = (random(batch, time, heads * head_dim, dtype=dtype, seed=seed) for seed in (0, 1))
-    mixes = [random(1, 1, heads * head_dim, dtype=dtype, seed=2 + seed) for seed in range(count)]
-    mixed = fused_cpu.mix_tokens(x, previous, *mixes)
-    assert len(mixed) == count
-    for actual, mix in zip(mixed, mixes, strict=True):
-        assert_near(actual, x.double() + (previous.double() - x.double()) * mix.double(), dtype)
+    mix = random(1, 1, heads * head_dim, dtype=dtype, seed=2)
+    before = random(batch, heads * head_dim, dtype=dtype, seed=3)
+    mixed = fused_cpu.mix_tokens(x, before if shifts else previous, mix)
+    x, mix = x.double(), mix.double()
+    previous = torch.cat([before[:, None], x], dim=1)[:, :time] if shifts else previous.double()
+    assert_near(mixed, x + (previous - x) * mix, dtype)
 
 
 @pytest.mark.parametrize("mixed", [True, False])
@@ -93,7 +94,7 @@ def test_squared_relu(shape, dtype):
 def test_inputs_need_not_be_contiguous():
     x, previous = (random(2, 32, 7, dtype=torch.float32, seed=seed).transpose(1, 2) for seed in (0, 1))
     mix = random(64, dtype=torch.float32)[::2]
-    torch.testing.assert_close(fused_cpu.mix_tokens(x, previous, mix)[0], x + (previous - x) * mix)
+    torch.testing.assert_close(fused_cpu.mix_tokens(x, previous, mix), x + (previous - x) * mix)
 
 
 def test_not_a_number_stays_in_its_row_and_head():
@@ -136,7 +137,8 @@ class TestInTheModel:
         assert calls == []
         with torch.no_grad():
             torch.testing.assert_close(model(ids).logits, trained, rtol=1e-4, atol=1e-5)
-        assert calls == ["mix_tokens", "activate_gates", "prepare_keys", "gated_output", "mix_tokens", "squared_relu"]
+        mixes = ["mix_tokens"] * 6
+        assert calls == [*mixes, "activate_gates", "prepare_keys", "gated_output", "mix_tokens", "squared_relu"]
 
     @torch.no_grad()
     def test_a_watched_norm_runs_as_a_module(self, calls):
