@@ -131,6 +131,17 @@ class RWKV7Cache(Cache):
         """Stores the token (batch, hidden) that the next forward pass starts from."""
         self.update_conv_state(token[..., None], layer_idx, state_idx, conv_kernel_size=1)
 
+    def state_tensors(self) -> list[torch.Tensor]:
+        """All tensors of the state, layer by layer; none before the first forward pass."""
+        states = [state for layer in self.layers for state in _tensors_of(layer)]
+        return [states_of[key] for states_of, key in states]
+
+    def replace_states(self, tensors: list[torch.Tensor]) -> None:
+        """Puts other tensors in the place of those of `state_tensors`, in the same order."""
+        states = [state for layer in self.layers for state in _tensors_of(layer)]
+        for (states_of, key), tensor in zip(states, tensors, strict=True):
+            states_of[key] = tensor
+
     def states_in_place(
         self, num_layers: int, shapes: tuple[tuple[int, ...], tuple[int, ...]], dtype: torch.dtype
     ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None:
@@ -158,6 +169,12 @@ class RWKV7Cache(Cache):
                 return None
             states.append(state)
         return states
+
+
+def _tensors_of(layer: LinearAttentionLayer) -> list[tuple[dict[int, torch.Tensor], int]]:
+    """Where the tensors of a layer's state are: mappings, and the keys in them that have a tensor."""
+    mappings = (layer.conv_states, layer.recurrent_states)
+    return [(states, key) for states in mappings for key in sorted(states) if states[key] is not None]
 
 
 def _is_plain(x: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:

@@ -88,7 +88,7 @@ def shift_tokens(
         start = start + initial.to(hidden_states)
     carried = None if cache is None else cache.get_shift_state(layer_idx, state_idx, hidden_states)
     carried = start if carried is None else carried
-    if fused is fused_cpu and layout.previous is None:
+    if fused is fused_cpu and layout.is_plain:
         previous, last = carried, hidden_states[:, -1]
     else:
         previous, last = layout.shift(hidden_states, carried, start)
@@ -244,7 +244,8 @@ class RWKV7Attention(nn.Module):
     ) -> torch.Tensor | None:
         """What every sequence starts from, (sequences, H, V, K): the state carried to it, else the learned one.
 
-        `None` stands for zeros. Only the first of the sequences packed in a row gets what is carried to the row.
+        `None` stands for zeros. Only the first of the sequences packed in a row gets what is carried to the row, if it
+        did not begin in this forward pass.
         """
         starts = self.initial_state()
         if carried is not None and packed is None:
@@ -256,7 +257,7 @@ class RWKV7Attention(nn.Module):
             return starts
         if starts is None:
             starts = carried.new_zeros(sequences, *carried.shape[1:])
-        return starts.index_copy(0, packed.first, carried)
+        return starts.index_copy(0, packed.first, carried[packed.continued])
 
 
 class RWKV7FeedForward(nn.Module):
@@ -447,8 +448,8 @@ class RWKV7Model(RWKV7PreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, past_length + sequence_length)`, *optional*):
             0 for padding, which may stand anywhere in a row and leaves the state exactly as it was.
         position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
-            Only says where packed sequences start: at every position 0 after the first token of a row the state is
-            reset. RWKV-7 has no position embeddings.
+            Only says where packed sequences start: at every position 0 that has a token before it, in the row or in
+            `past_key_values`, the state is reset. RWKV-7 has no position embeddings.
         past_key_values (`RWKV7Cache`, *optional*):
             The state after the tokens seen so far.
         """

@@ -107,9 +107,10 @@ class Recipe:
         model: Where the model comes from.
         data: What it learns from.
         processor: Folder or Hub id of its processor or tokenizer, if it is not the model's.
-        train: Parts of the model to train, of `parts.PARTS`; all by default.
+        train: Parts of the model to train, of `parts.PARTS`; all by default. With an adapter, parts other than "text"
+            that are trained beside it and saved with it; none by default.
         freeze: Parts of these that stay as they are.
-        adapter: Configuration of an adapter by which to train, see [`build_adapter`].
+        adapter: Adapter by which to train, as {method: lora, r: 32}, see [`adapters.attach_adapter`].
         auxiliary: Python, "file.py:Class", a loss beside the model's, see [`AuxiliaryLoss`].
         eval_data: What it is evaluated on.
         samples: How rows become tokens.
