@@ -39,13 +39,17 @@ class RWKV7Cache(Cache):
 
     Args:
         config (`PreTrainedConfig`): Configuration of the text model, or of a composite that holds one.
+        rows_may_begin (`bool`, *optional*, defaults to `False`):
+            Whether a position 0 on the first token of a forward pass starts a new sequence instead of continuing the
+            state, as where rows of packed sequences come in parts.
     """
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig, rows_may_begin: bool = False):
         config = config.get_text_config(decoder=True)
         number_of_states = config.number_of_conv_states
         super().__init__(layers=[LinearAttentionLayer(number_of_states) for _ in range(config.num_hidden_layers)])
         self.config = config
+        self.rows_may_begin = rows_may_begin
         # `generate` needs the number of tokens seen, which layers without keys do not track
         self.seen_tokens = 0
         # While past recording is on: the number of tokens and the layers before every forward pass since the last crop

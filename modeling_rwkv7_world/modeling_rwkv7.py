@@ -448,8 +448,8 @@ class RWKV7Model(RWKV7PreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, past_length + sequence_length)`, *optional*):
             0 for padding, which may stand anywhere in a row and leaves the state exactly as it was.
         position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
-            Only says where packed sequences start: at every position 0 that has a token before it, in the row or in
-            `past_key_values`, the state is reset. RWKV-7 has no position embeddings.
+            Only says where packed sequences start: at every position 0 after the first token of a row the state is
+            reset. RWKV-7 has no position embeddings.
         past_key_values (`RWKV7Cache`, *optional*):
             The state after the tokens seen so far.
         """
@@ -462,7 +462,8 @@ class RWKV7Model(RWKV7PreTrainedModel):
             past_key_values = RWKV7Cache(self.config)
 
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
-        layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length)
+        rows_may_begin = getattr(past_key_values, "rows_may_begin", False)
+        layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length, rows_may_begin)
         if past_key_values is not None:
             past_key_values.begin_forward()
         hidden_states = decode_token(self.layers, inputs_embeds, layout, past_key_values)

@@ -63,6 +63,7 @@ class TokenLayout:
         attention_mask: torch.Tensor | dict | None = None,
         position_ids: torch.Tensor | None = None,
         past_length: int = 0,
+        rows_may_begin: bool = False,
     ) -> "TokenLayout":
         """Works out the layout of one forward pass.
 
@@ -71,8 +72,10 @@ class TokenLayout:
             attention_mask: (batch, past + time), 0 for padding, anywhere in a row; or the mapping by layer type that
                 `generate` prepares for caches of fixed size.
             position_ids: (batch, time). A position 0 on a real token that is not the first of its row starts a new
-                packed sequence; on the first too if there were tokens before.
+                packed sequence.
             past_length: Tokens seen before, which a mask may cover too.
+            rows_may_begin: Whether a position 0 on the first token of a row starts a new sequence too, and does not
+                continue the cached state.
 
         Raises:
             ValueError: If there are no tokens, or the mask does not fit.
@@ -80,7 +83,7 @@ class TokenLayout:
         if inputs_embeds.shape[1] == 0:
             raise ValueError(f"The input has no tokens: its shape is {tuple(inputs_embeds.shape[:2])}.")
         mask = _local_mask(attention_mask, inputs_embeds, past_length)
-        starts = _packed_starts(position_ids, mask, inputs_embeds, past_length)
+        starts = _packed_starts(position_ids, mask, inputs_embeds, rows_may_begin)
         if mask is None and starts is None:
             return cls()
         batch, time = inputs_embeds.shape[:2]
@@ -136,13 +139,13 @@ def _local_mask(attention_mask, inputs_embeds, past_length) -> torch.Tensor | No
     return None if not is_tracing(mask) and mask.all() else mask
 
 
-def _packed_starts(position_ids, mask, inputs_embeds, past_length: int) -> torch.Tensor | None:
+def _packed_starts(position_ids, mask, inputs_embeds, rows_may_begin: bool) -> torch.Tensor | None:
     """(batch, time) bool, true where a packed sequence starts inside a row, or `None` if none does."""
     batch, time = inputs_embeds.shape[:2]
-    if position_ids is None or time + past_length == 1:
+    if position_ids is None or (time == 1 and not rows_may_begin):
         return None
     starts = (position_ids == 0).expand(batch, time)
-    if past_length > 0:
+    if rows_may_begin:
         starts = starts if mask is None else starts & mask
     elif mask is None:
         starts = torch.cat([torch.zeros_like(starts[:, :1]), starts[:, 1:]], dim=1)

@@ -35,7 +35,7 @@ def adapt(model: PreTrainedModel, recipe: Recipe, processor, is_main_process: bo
         raise ValueError(
             "freeze does not go with adapter, which freezes all but itself and the parts that train names"
         )
-    if not Path(model.name_or_path).is_dir() and recipe.model.path is None:
+    if recipe.model.path is None and not model.name_or_path:
         base = Path(recipe.output_dir, BASE_FOLDER)
         model.name_or_path = str(base)
         if is_main_process and not base.exists():

@@ -62,8 +62,8 @@ class RWKVTrainingArguments(TrainingArguments):
             raise ValueError(f"chunk_length is {self.chunk_length}, expected at least 1 token")
         if self.activation_checkpointing:
             raise ValueError(
-                "chunk_length and activation_checkpointing do not go together: a checkpointed layer cannot hand on its "
-                "state; a shorter chunk_length saves memory too"
+                "chunk_length and activation_checkpointing do not go together: a checkpointed layer cannot hand on "
+                "its state; a shorter chunk_length saves memory too"
             )
         if self.deepspeed is not None:
             raise ValueError("chunk_length does not work with DeepSpeed; use one process, DDP or FSDP2")

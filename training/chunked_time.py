@@ -150,12 +150,12 @@ class ChunkRunner:
     @torch.no_grad()
     def evaluate(self, batch: ChunkedBatch) -> torch.Tensor:
         """The loss of a batch."""
-        cache = RWKV7Cache(self.config)
+        cache = RWKV7Cache(self.config, rows_may_begin=True)
         return sum(self.loss(batch.chunk(index), cache) for index in range(len(batch)))
 
     def truncated(self, batch: ChunkedBatch) -> torch.Tensor:
         """The loss of a batch, and gradients that end where a chunk begins."""
-        cache, total, last = RWKV7Cache(self.config), 0.0, len(batch) - 1
+        cache, total, last = RWKV7Cache(self.config, rows_may_begin=True), 0.0, len(batch) - 1
         for index in range(len(batch)):
             is_last = index == last
             with_graph = is_last or not self.may_skip or batch.has_loss(index)
@@ -189,7 +189,7 @@ class ChunkRunner:
     @torch.no_grad()
     def _states_before(self, batch: ChunkedBatch, seeds: list[int]) -> list[RWKV7Cache]:
         """The state before each chunk."""
-        states = [RWKV7Cache(self.config)]
+        states = [RWKV7Cache(self.config, rows_may_begin=True)]
         for index in range(len(batch) - 1):
             states.append(deepcopy(states[-1]))
             with _seeded(seeds[index], batch.device):

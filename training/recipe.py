@@ -25,7 +25,8 @@ class ModelSpec:
         path: Folder or Hub id of a model.
         text: Folder or Hub id of a text model, to which `vision` and `audio` encoders are added, each with a new
             projector.
-        vision: Folder or Hub id of a vision encoder.
+        vision: Folder or Hub id of a vision encoder; a list of those of DINOv2 with registers, SigLIP and SAM makes a
+            VisualRWKV.
         audio: Folder or Hub id of an audio encoder.
         chat_template: Of such a composite: an era of WorldRWKV (`docs/MODELS.md`), or a file of Jinja.
         config: Fields of the configuration: of such a composite, or with `model_type` of a new model.
@@ -38,7 +39,7 @@ class ModelSpec:
 
     path: str | None = None
     text: str | None = None
-    vision: str | None = None
+    vision: str | list[str] | None = None
     audio: str | None = None
     chat_template: str | None = None
     config: dict[str, Any] = field(default_factory=dict)

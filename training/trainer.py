@@ -9,6 +9,8 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from accelerate.utils import save_fsdp_optimizer
+from peft import PeftModel
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, SequentialSampler
@@ -17,6 +19,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from .auxiliary import TARGETS, WithAuxiliaryLoss, without_auxiliary
+from .checkpoint_exchange import is_of_other_kind, load_optimizer_of_other_kind, load_whole_model
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
 from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
 from .generation_evaluation import GenerationEvaluator
@@ -28,6 +31,7 @@ from .throughput import Throughput, peak_memory
 
 AUXILIARY_WEIGHTS = "auxiliary.safetensors"
 TRAINER_STATE = "trainer_state.json"
+SCHEDULER = "scheduler.pt"
 GROUP_BY_LENGTH = "group_by_length"
 # Modules of the composite that a batch without this input leaves unused
 _MODULES_OF_INPUT = {
@@ -208,7 +212,8 @@ class RWKVTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         lengths = [rough_length(rows[index]) for index in range(len(rows))]
         seed = args.seed if args.data_seed is None else args.data_seed
-        return EpochLengthGroupedSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths, seed)
+        samples_of_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return EpochLengthGroupedSampler(samples_of_step, lengths, seed)
 
     def _get_eval_sampler(self, eval_dataset):
         if self.args.train_sampling_strategy != GROUP_BY_LENGTH:
@@ -291,10 +296,34 @@ class RWKVTrainer(Trainer):
             if self._partial and isinstance(whole, WithAuxiliaryLoss):
                 safetensors.torch.save_model(whole.auxiliary, str(Path(output_dir, AUXILIARY_WEIGHTS)))
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # Without accelerate's own copy of the model: `save_model` has written a whole one
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        sharded = self.is_fsdp_enabled
+        if checkpoint is None or self.is_deepspeed_enabled or not is_of_other_kind(Path(checkpoint), sharded):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        main = self.is_world_process_zero()
+        load_optimizer_of_other_kind(Path(checkpoint), self.model, self.optimizer.optimizer, sharded, main)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled and model is not None:
+            return  # `train` has loaded it before it was sharded
         model = self.model if model is None else model
         try:
-            super()._load_from_checkpoint(resume_from_checkpoint, without_auxiliary(model))
+            if self.is_fsdp_enabled and not isinstance(model, PeftModel):
+                load_whole_model(without_auxiliary(model), Path(resume_from_checkpoint))
+            else:
+                super()._load_from_checkpoint(resume_from_checkpoint, without_auxiliary(model))
         except RuntimeError as error:  # of `load_state_dict`, a line for every tensor of another shape
             mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
             if not mismatches:
@@ -308,6 +337,8 @@ class RWKVTrainer(Trainer):
         if self.is_world_process_zero():
             for partial in stale_checkpoints(self.args.output_dir):
                 print(f"{partial}: left by a save that did not end; it is not used and can be deleted")
+        if self.is_fsdp_enabled and resume_from_checkpoint is not None:
+            self._load_from_checkpoint(resume_from_checkpoint)
         self._throughput.restart()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 

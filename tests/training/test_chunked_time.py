@@ -159,7 +159,7 @@ def test_dropout_is_the_same_whenever_a_chunk_is_computed(tmp_path):
     def drop_out(_, inputs):
         dropped = nn.functional.dropout(inputs[0], 0.5)
         seen.append(dropped == 0)
-        return (dropped,)
+        return (dropped, *inputs[1:])
 
     model.model.layers[0].ffn.register_forward_pre_hook(drop_out)
     step(tmp_path, model, batch, chunk_length=5, detach_state=False)
