@@ -3,11 +3,15 @@
 """What can be set of a training run: the arguments of transformers' Trainer and those of RWKV's training."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
 from .losses import LOSS_REDUCTIONS
+
+
+CONFIGS = Path(__file__).with_name("configs")  # of accelerate (.yaml) and DeepSpeed (.json)
 
 
 @dataclass
@@ -21,6 +25,7 @@ class RWKVTrainingArguments(TrainingArguments):
             tokens (VisualRWKV). "micro_batch": the mean of each micro-batch, then of these (WorldRWKV).
         l2wrap: Coefficient of RWKV-LM's regulariser of the largest logit, 1e-4 there; 0 is without.
         loss_chunk_size: Tokens whose logits exist at once while the loss is computed; all if `None`.
+        deepspeed: As for transformers, or the name of a configuration that comes with the package: zero1, zero2, zero3.
         chunk_length: Tokens that are computed at once; longer samples go in chunks of time that hand on the state, in
             memory that does not grow with the length (infctx). All at once if `None`.
         detach_state: Whether gradients end where a chunk begins, as in RWKV-PEFT. Else they are those of the whole
@@ -51,9 +56,20 @@ class RWKVTrainingArguments(TrainingArguments):
             )
         if self.loss_chunk_size is not None and self.loss_chunk_size < 1:
             raise ValueError(f"loss_chunk_size is {self.loss_chunk_size}, expected at least 1 token")
+        self._find_deepspeed()
         self._check_chunks()
         self._resolve_schedule()
         super().__post_init__()
+
+    def _find_deepspeed(self) -> None:
+        """Takes "zero2" and the like for the configuration of that name that comes with the package."""
+        if not isinstance(self.deepspeed, str) or Path(self.deepspeed).is_file():
+            return
+        shipped = CONFIGS / f"{self.deepspeed}.json"
+        if not shipped.is_file():
+            names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json")))
+            raise FileNotFoundError(f"deepspeed {self.deepspeed!r}: no such file; the package has {names}")
+        self.deepspeed = str(shipped)
 
     def _check_chunks(self) -> None:
         if self.chunk_length is None:

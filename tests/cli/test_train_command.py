@@ -65,6 +65,7 @@ def test_resume_without_a_checkpoint_begins_and_says_so(recipe, capsys):
         (["adapter={method: lora}", "train=[text]"], "train: text does not go with adapter"),
         (["adapter={method: lora}", "train=[projector]"], "'projector' is no part of the model"),
         (["adapter={method: lora}", "freeze=[head]"], "freeze does not go with adapter"),
+        (["trainer.deepspeed=zero4"], "deepspeed 'zero4': no such file; the package has zero1, zero2, zero3"),
         (["trainer.chunk_length=0"], "chunk_length is 0, expected at least 1 token"),
         (["trainer.chunk_length=8", "trainer.activation_checkpointing=true"], "cannot hand on its state"),
         (["model={build: 'build.py:nothing'}"], "build.py:nothing: expected file.py:object"),

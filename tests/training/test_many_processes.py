@@ -17,7 +17,9 @@ from rwkv7_world.training.run import run_recipe
 
 
 STEPS, RESUMED_AT, BATCH = 4, 2, 4
-TRAINER = {"max_steps": STEPS, "save_steps": RESUMED_AT, "logging_steps": 1, "learning_rate": 1e-2, "l2wrap": 1e-3}
+# Adam would turn rounding errors of the smallest gradients into steps as long as any
+TRAINER = {"adam_epsilon": 1e-2, "learning_rate": 3e-2, "l2wrap": 1e-3}
+TRAINER |= {"max_steps": STEPS, "save_steps": RESUMED_AT, "logging_steps": 1}
 TRAINER |= {"eval_strategy": "steps", "eval_steps": STEPS, "train_sampling_strategy": "group_by_length"}
 VARIANTS = {
     "plain": {},
@@ -28,8 +30,11 @@ ADAPTER = {"method": "lora", "r": 4, "state": True}
 
 
 def write_chat(path: Path) -> str:
-    """Conversations of various lengths, of which one cannot be learned from."""
-    answers = [
+    """Conversations of various lengths, of which some cannot be learned from.
+
+    Whole batches: accelerate fills an incomplete last one with rows from the beginning if there are several processes.
+    """
+    words = (
         "red",
         "the red circle",
         "what the red circle",
@@ -37,7 +42,9 @@ def write_chat(path: Path) -> str:
         "circle is red",
         "",
         "what is the red circle",
-    ] * 3
+        "is",
+    )
+    answers = words * 3
     rows = [[{"role": "user", "content": "what"}, {"role": "assistant", "content": answer}] for answer in answers]
     path.write_text("".join(json.dumps({"messages": row, "id": index}) + "\n" for index, row in enumerate(rows)))
     return str(path)
