@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peak memory of one training step: long samples in chunks of time, activation checkpointing, the loss in chunks.
 
-Every step runs in a process of its own, on Linux. What is told is how much more memory the process had at its peak than
+Every step runs in a process of its own, on Linux. What is told is how much more memory it had at its peak than
 when model, gradients and batch were there, with the step's loss, which shows that the ways agree.
 """
 

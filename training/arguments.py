@@ -25,7 +25,7 @@ class RWKVTrainingArguments(TrainingArguments):
             tokens (VisualRWKV). "micro_batch": the mean of each micro-batch, then of these (WorldRWKV).
         l2wrap: Coefficient of RWKV-LM's regulariser of the largest logit, 1e-4 there; 0 is without.
         loss_chunk_size: Tokens whose logits exist at once while the loss is computed; all if `None`.
-        deepspeed: As for transformers, or the name of a configuration that comes with the package: zero1, zero2, zero3.
+        deepspeed: As for transformers, or the name of one that comes with the package, as "zero2".
         chunk_length: Tokens that are computed at once; longer samples go in chunks of time that hand on the state, in
             memory that does not grow with the length (infctx). All at once if `None`.
         detach_state: Whether gradients end where a chunk begins, as in RWKV-PEFT. Else they are those of the whole

@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import save_fsdp_optimizer
 from peft import PeftModel
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, SequentialSampler
 from transformers import Trainer
@@ -359,5 +360,6 @@ def _zero_of_unused(model: nn.Module, inputs: dict) -> torch.Tensor | float:
     for name, parameter in model.named_parameters():
         for needed, modules in _MODULES_OF_INPUT.items():
             if parameter.requires_grad and needed not in inputs and set(modules) & set(name.split(".")):
-                zero = zero + parameter.float().sum() * 0.0
+                mine = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+                zero = zero + mine.float().sum() * 0.0
     return zero
