@@ -37,7 +37,7 @@ DEFAULT_RANK = 32
 _SHARED = ("method", "targets", "norms", "modules_to_save")
 _LORA = (*_SHARED, "r", "alpha", "dropout", "state", "tokens")
 _KEYS = {
-    "state": ("method", "tokens"),
+    "state": ("method", "tokens", "modules_to_save"),
     "lora": (*_LORA, "init", "rslora"),
     "qlora": (*_LORA, "init", "rslora"),
     "dora": (*_LORA, "init", "rslora"),
@@ -79,8 +79,9 @@ def build_peft_config(model: PreTrainedModel, spec: Mapping[str, Any]) -> PeftCo
             * `miss`, also called `bone` and `disha`: `r` (default 64), `dropout`, `init` (`balance`, `bat` or `mini`)
               and `mini_r`.
 
-            All but `state` take `targets` (names of `LAYERS`, default all of them, or a pattern of PEFT's), `norms`
-            (whether all norms of the language model are trained too) and `modules_to_save` (names of PEFT's).
+            All take `modules_to_save` (names of modules that are trained whole), all but `state` also `targets` (names
+            of `LAYERS`, default all of them, or a pattern of PEFT's) and `norms` (whether all norms of the language
+            model are trained too).
 
     Raises:
         ValueError: If a key is unknown, or a value is none that the method or the model can take.
@@ -94,7 +95,8 @@ def build_peft_config(model: PreTrainedModel, spec: Mapping[str, Any]) -> PeftCo
         raise ValueError(f"adapter method {method} has no {unknown[0]!r}: it takes {', '.join(_KEYS[method])}.")
     _check_base(model, method, spec)
     if method == "state":
-        return StateTuningConfig(tune_tokens=_flag(spec, "tokens"), task_type="CAUSAL_LM")
+        settings = {"modules_to_save": _modules_to_save(model, spec), "task_type": "CAUSAL_LM"}
+        return StateTuningConfig(tune_tokens=_flag(spec, "tokens"), **settings)
     rank = _number(spec, "r", DEFAULT_RANKS.get(method, DEFAULT_RANK), lambda r: isinstance(r, int) and r > 0)
     shared = {
         "r": rank,

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedConfig
 
+from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.configuration_vision_towers import VisionTowerConfig, VisionTowersConfig
 from ..processing.chat_templates import VISUAL_CHAT_TEMPLATE
@@ -158,7 +159,8 @@ def convert_visualrwkv(
     checkpoint = _look_at(source)
     try:
         towers = _read_towers(checkpoint, encoders)
-        config = _config(checkpoint, towers.configs, tokens_per_image)
+        text_config = text_config_of(checkpoint.sizes, pad_token_id=0, bos_token_id=0)
+        config = visual_config(text_config, towers.configs, checkpoint.projector.type, tokens_per_image)
     except ValueError as error:
         raise naming(source, error) from error
     weights, kept_aside = _weights_of(checkpoint, towers)
@@ -279,17 +281,54 @@ def _tower_weights(sizes: list[TowerSizes]) -> dict[str, Weight]:
     return weights
 
 
-def _config(checkpoint: _Checkpoint, towers: list[PreTrainedConfig], tokens_per_image: int | None) -> RWKVWorldConfig:
+def visual_config(
+    text_config: RWKV7Config, towers: Sequence[PreTrainedConfig], projector_type: str, tokens_per_image: int | None
+) -> RWKVWorldConfig:
+    """The configuration of a VisualRWKV.
+
+    Args:
+        text_config: Of the text model; its end of text becomes VisualRWKV's.
+        towers: Of DINOv2 with registers, SigLIP and SAM, as [`load_towers`] gives them.
+        projector_type: A `vision_projector_type`, "gated_mlp" in the published models.
+        tokens_per_image: A square number; by default every patch becomes a token.
+    """
     tokenizer_ids = {token.name: token.world_id for token in MULTIMODAL_TOKENS}
+    text_config.eos_token_id = END_OF_TURN_ID
     return RWKVWorldConfig(
         architectures=["RWKVWorldForConditionalGeneration"],
-        text_config=text_config_of(checkpoint.sizes, eos_token_id=END_OF_TURN_ID, pad_token_id=0, bos_token_id=0),
+        text_config=text_config,
         vision_config=VisionTowersConfig(towers=tower_configs(towers)),
-        vision_projector_type=checkpoint.projector.type,
+        vision_projector_type=projector_type,
         num_token_per_image=tokens_per_image,
         # As in `_tokenizer`
         image_token_id=tokenizer_ids["audio_token"],
         audio_token_id=tokenizer_ids["image_token"],
+    )
+
+
+def visual_processor(config: RWKVWorldConfig) -> RWKVWorldProcessor:
+    """The processor of a VisualRWKV: each tower sees the picture in its own size, and turns are as in the original."""
+    sizes = [tower.encoder_config.image_size for tower in config.vision_config.towers]
+    seen = [
+        {"size": size, "image_mean": tower.image_mean, "image_std": tower.image_std}
+        for tower, size in zip(TOWERS, sizes, strict=True)
+    ]
+    image_processor = VisionTowersImageProcessorPil(towers=seen)
+    return RWKVWorldProcessor.from_model_config(
+        config, _tokenizer(), image_processor, chat_template=VISUAL_CHAT_TEMPLATE
+    )
+
+
+def visual_generation_config() -> GenerationConfig:
+    """VisualRWKV's way to answer."""
+    return GenerationConfig(
+        bos_token_id=0,
+        eos_token_id=END_OF_TURN_ID,
+        pad_token_id=0,
+        # Not every blank line is that token: after a Chinese full stop it is two others
+        stop_strings=[END_OF_TURN],
+        do_sample=False,
+        max_new_tokens=MAX_NEW_TOKENS,
     )
 
 
@@ -302,21 +341,5 @@ def _tokenizer() -> RWKVWorldTokenizer:
 def _save_companions(folder: Path, config: RWKVWorldConfig) -> None:
     """Configuration, generation defaults as in the original, processor and tokenizer."""
     config.save_pretrained(folder)
-    GenerationConfig(
-        bos_token_id=0,
-        eos_token_id=END_OF_TURN_ID,
-        pad_token_id=0,
-        # Not every blank line is that token: after a Chinese full stop it is two others
-        stop_strings=[END_OF_TURN],
-        do_sample=False,
-        max_new_tokens=MAX_NEW_TOKENS,
-    ).save_pretrained(folder)
-    sizes = [tower.encoder_config.image_size for tower in config.vision_config.towers]
-    seen = [
-        {"size": size, "image_mean": tower.image_mean, "image_std": tower.image_std}
-        for tower, size in zip(TOWERS, sizes, strict=True)
-    ]
-    image_processor = VisionTowersImageProcessorPil(towers=seen)
-    RWKVWorldProcessor.from_model_config(
-        config, _tokenizer(), image_processor, chat_template=VISUAL_CHAT_TEMPLATE
-    ).save_pretrained(folder)
+    visual_generation_config().save_pretrained(folder)
+    visual_processor(config).save_pretrained(folder)

@@ -39,13 +39,17 @@ class RWKV7Cache(Cache):
 
     Args:
         config (`PreTrainedConfig`): Configuration of the text model, or of a composite that holds one.
+        rows_may_begin (`bool`, *optional*, defaults to `False`):
+            Whether a position 0 on the first token of a forward pass starts a new sequence instead of continuing the
+            state, as where rows of packed sequences come in parts.
     """
 
-    def __init__(self, config: PreTrainedConfig):
+    def __init__(self, config: PreTrainedConfig, rows_may_begin: bool = False):
         config = config.get_text_config(decoder=True)
         number_of_states = config.number_of_conv_states
         super().__init__(layers=[LinearAttentionLayer(number_of_states) for _ in range(config.num_hidden_layers)])
         self.config = config
+        self.rows_may_begin = rows_may_begin
         # `generate` needs the number of tokens seen, which layers without keys do not track
         self.seen_tokens = 0
         # While past recording is on: the number of tokens and the layers before every forward pass since the last crop
@@ -131,6 +135,17 @@ class RWKV7Cache(Cache):
         """Stores the token (batch, hidden) that the next forward pass starts from."""
         self.update_conv_state(token[..., None], layer_idx, state_idx, conv_kernel_size=1)
 
+    def state_tensors(self) -> list[torch.Tensor]:
+        """All tensors of the state, layer by layer; none before the first forward pass."""
+        states = [state for layer in self.layers for state in _tensors_of(layer)]
+        return [states_of[key] for states_of, key in states]
+
+    def replace_states(self, tensors: list[torch.Tensor]) -> None:
+        """Puts other tensors in the place of those of `state_tensors`, in the same order."""
+        states = [state for layer in self.layers for state in _tensors_of(layer)]
+        for (states_of, key), tensor in zip(states, tensors, strict=True):
+            states_of[key] = tensor
+
     def states_in_place(
         self, num_layers: int, shapes: tuple[tuple[int, ...], tuple[int, ...]], dtype: torch.dtype
     ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None:
@@ -158,6 +173,12 @@ class RWKV7Cache(Cache):
                 return None
             states.append(state)
         return states
+
+
+def _tensors_of(layer: LinearAttentionLayer) -> list[tuple[dict[int, torch.Tensor], int]]:
+    """Where the tensors of a layer's state are: mappings, and the keys in them that have a tensor."""
+    mappings = (layer.conv_states, layer.recurrent_states)
+    return [(states, key) for states in mappings for key in sorted(states) if states[key] is not None]
 
 
 def _is_plain(x: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:

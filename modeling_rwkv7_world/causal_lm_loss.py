@@ -60,19 +60,21 @@ def causal_lm_loss(
     Args:
         head: Hidden states (tokens, hidden) to logits (tokens, vocabulary).
         hidden_states: (batch, time, hidden).
-        labels: (batch, time), not shifted: position `t` is predicted from `t - 1`. -100 is not predicted.
-        loss_weights: (batch, time), the weight of every label; by default all weigh 1 / `num_items_in_batch`.
+        labels: (batch, time), not shifted: position `t` is predicted from `t - 1`. -100 is not predicted. With one
+            column more, as where a text comes in chunks, the last hidden state predicts that.
+        loss_weights: as `labels`, the weight of every label; by default all weigh 1 / `num_items_in_batch`.
         num_items_in_batch: What the sum is divided by where there are no weights; by default the number of labels.
         loss_chunk_size: Tokens whose logits exist at once; by default all.
         l2wrap: (batch, time), the penalty of L2Wrap at each position; RWKV-LM has 1e-4 / (batch * time) everywhere.
     """
-    next_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL).flatten().to(hidden_states.device)
+    time = hidden_states.shape[1]
+    next_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)[:, :time].flatten().to(hidden_states.device)
     predicted = next_labels != IGNORED_LABEL
     if loss_weights is None:
         count = predicted.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         weights = predicted / count
     else:
-        weights = F.pad(loss_weights[:, 1:], (0, 1)).flatten() * predicted
+        weights = F.pad(loss_weights[:, 1:], (0, 1))[:, :time].flatten() * predicted
     if l2wrap is None:
         tokens = predicted.nonzero().squeeze(-1)
     else:

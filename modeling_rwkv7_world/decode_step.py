@@ -59,7 +59,7 @@ def decode_token(
     Returns:
         (batch, 1, hidden).
     """
-    if type(cache) is not RWKV7Cache or layout.mask is not None or not _is_one_token(hidden_states):
+    if type(cache) is not RWKV7Cache or not layout.is_plain or not _is_one_token(hidden_states):
         return None
     if not is_plain_inference() or decode_cpu.why_not_built() is not None:
         return None

@@ -89,7 +89,7 @@ def shift_tokens(
         start = start + initial.to(hidden_states)
     carried = None if cache is None else cache.get_shift_state(layer_idx, state_idx, hidden_states)
     carried = start if carried is None else carried
-    if fused is fused_cpu and layout.previous is None:
+    if fused is fused_cpu and layout.is_plain:
         previous, last = carried, hidden_states[:, -1]
     else:
         previous, last = layout.shift(hidden_states, carried, start)
@@ -247,7 +247,8 @@ class RWKV7Attention(nn.Module):
     ) -> torch.Tensor | None:
         """What every sequence starts from, (sequences, H, V, K): the state carried to it, else the learned one.
 
-        `None` stands for zeros. Only the first of the sequences packed in a row gets what is carried to the row.
+        `None` stands for zeros. Only the first of the sequences packed in a row gets what is carried to the row, if it
+        did not begin in this forward pass.
         """
         starts = self.initial_state()
         if carried is not None and packed is None:
@@ -259,7 +260,7 @@ class RWKV7Attention(nn.Module):
             return starts
         if starts is None:
             starts = carried.new_zeros(sequences, *carried.shape[1:])
-        return starts.index_copy(0, packed.first, carried)
+        return starts.index_copy(0, packed.first, carried[packed.continued])
 
 
 class RWKV7FeedForward(nn.Module):
@@ -464,7 +465,8 @@ class RWKV7Model(RWKV7PreTrainedModel):
             past_key_values = RWKV7Cache(self.config)
 
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
-        layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length)
+        rows_may_begin = getattr(past_key_values, "rows_may_begin", False)
+        layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length, rows_may_begin)
         if past_key_values is not None:
             past_key_values.begin_forward()
         hidden_states = decode_token(self.layers, inputs_embeds, layout, past_key_values)

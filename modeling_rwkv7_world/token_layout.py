@@ -29,12 +29,14 @@ class PackedSequences:
 
     Attributes:
         cu_seqlens: (segments + 1,) boundaries.
-        first: (batch,) segment that begins each row: the one that continues the row's cached state.
+        first: (continued,) segments that begin a row and continue its cached state.
+        continued: (continued,) rows of which the first token continues the cached state; others begin a new sequence.
         last: (batch,) segment that ends each row: the one whose final state the row keeps.
     """
 
     cu_seqlens: torch.Tensor
     first: torch.Tensor
+    continued: torch.Tensor
     last: torch.Tensor
 
 
@@ -61,6 +63,7 @@ class TokenLayout:
         attention_mask: torch.Tensor | dict | None = None,
         position_ids: torch.Tensor | None = None,
         past_length: int = 0,
+        rows_may_begin: bool = False,
     ) -> "TokenLayout":
         """Works out the layout of one forward pass.
 
@@ -71,6 +74,8 @@ class TokenLayout:
             position_ids: (batch, time). A position 0 on a real token that is not the first of its row starts a new
                 packed sequence.
             past_length: Tokens seen before, which a mask may cover too.
+            rows_may_begin: Whether a position 0 on the first token of a row starts a new sequence too, and does not
+                continue the cached state.
 
         Raises:
             ValueError: If there are no tokens, or the mask does not fit.
@@ -78,7 +83,7 @@ class TokenLayout:
         if inputs_embeds.shape[1] == 0:
             raise ValueError(f"The input has no tokens: its shape is {tuple(inputs_embeds.shape[:2])}.")
         mask = _local_mask(attention_mask, inputs_embeds, past_length)
-        starts = _packed_starts(position_ids, mask, inputs_embeds)
+        starts = _packed_starts(position_ids, mask, inputs_embeds, rows_may_begin)
         if mask is None and starts is None:
             return cls()
         batch, time = inputs_embeds.shape[:2]
@@ -90,6 +95,11 @@ class TokenLayout:
         if starts is None:
             return cls(mask, previous, latest[:, -1])
         return cls(mask, previous.masked_fill(starts, START_ROW), latest[:, -1], _pack(starts))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is neither padding nor packing."""
+        return self.previous is None
 
     def shift(
         self, hidden_states: torch.Tensor, carried: torch.Tensor, start: torch.Tensor
@@ -104,7 +114,7 @@ class TokenLayout:
         Returns:
             (batch, time, hidden) and (batch, hidden).
         """
-        if self.previous is None:
+        if self.is_plain:
             return torch.cat([carried[:, None], hidden_states[:, :-1]], dim=1), hidden_states[:, -1]
         table = torch.cat([start[:, None], carried[:, None], hidden_states], dim=1)
         rows = torch.cat([self.previous, self.last[:, None]], dim=1)[..., None]  # (B, T + 1, 1)
@@ -129,13 +139,15 @@ def _local_mask(attention_mask, inputs_embeds, past_length) -> torch.Tensor | No
     return None if not is_tracing(mask) and mask.all() else mask
 
 
-def _packed_starts(position_ids, mask, inputs_embeds) -> torch.Tensor | None:
+def _packed_starts(position_ids, mask, inputs_embeds, rows_may_begin: bool) -> torch.Tensor | None:
     """(batch, time) bool, true where a packed sequence starts inside a row, or `None` if none does."""
     batch, time = inputs_embeds.shape[:2]
-    if position_ids is None or time == 1:
+    if position_ids is None or (time == 1 and not rows_may_begin):
         return None
     starts = (position_ids == 0).expand(batch, time)
-    if mask is None:
+    if rows_may_begin:
+        starts = starts if mask is None else starts & mask
+    elif mask is None:
         starts = torch.cat([torch.zeros_like(starts[:, :1]), starts[:, 1:]], dim=1)
     else:
         starts = starts & mask & (mask.cumsum(dim=1) > 1)
@@ -145,13 +157,16 @@ def _packed_starts(position_ids, mask, inputs_embeds) -> torch.Tensor | None:
 def _pack(starts: torch.Tensor) -> PackedSequences:
     """Segments of the flattened batch; every row begins one too."""
     batch, time = starts.shape
+    begins_anew = starts[:, 0]
     row_start = torch.zeros_like(starts)
     row_start[:, 0] = True
     starts = (starts | row_start).flatten()
     boundaries = starts.nonzero().flatten()
     segment = starts.cumsum(0).view(batch, time) - 1
+    continued = (~begins_anew).nonzero().flatten()
     return PackedSequences(
         cu_seqlens=torch.cat([boundaries, boundaries.new_full((1,), batch * time)]),
-        first=segment[:, 0],
+        first=segment[continued, 0],
+        continued=continued,
         last=segment[:, -1],
     )

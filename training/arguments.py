@@ -3,11 +3,15 @@
 """What can be set of a training run: the arguments of transformers' Trainer and those of RWKV's training."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
 from .losses import LOSS_REDUCTIONS
+
+
+CONFIGS = Path(__file__).with_name("configs")  # of accelerate (.yaml) and DeepSpeed (.json)
 
 
 @dataclass
@@ -21,6 +25,11 @@ class RWKVTrainingArguments(TrainingArguments):
             tokens (VisualRWKV). "micro_batch": the mean of each micro-batch, then of these (WorldRWKV).
         l2wrap: Coefficient of RWKV-LM's regulariser of the largest logit, 1e-4 there; 0 is without.
         loss_chunk_size: Tokens whose logits exist at once while the loss is computed; all if `None`.
+        deepspeed: As for transformers, or the name of one that comes with the package, as "zero2".
+        chunk_length: Tokens that are computed at once; longer samples go in chunks of time that hand on the state, in
+            memory that does not grow with the length (infctx). All at once if `None`.
+        detach_state: Whether gradients end where a chunk begins, as in RWKV-PEFT. Else they are those of the whole
+            sample, for one more forward pass and a state in memory for every chunk.
         final_learning_rate_ratio: The learning rate at the end over that at the peak, for "cosine" and
             "warmup_stable_decay".
         decay_steps: For "warmup_stable_decay": the steps of the decay, or their share of all if below 1.
@@ -35,6 +44,8 @@ class RWKVTrainingArguments(TrainingArguments):
     loss_reduction: str = field(default="token", metadata={"help": "token, sample or micro_batch."})
     l2wrap: float = field(default=0.0, metadata={"help": "Coefficient of L2Wrap, 1e-4 in RWKV-LM."})
     loss_chunk_size: int | None = field(default=None, metadata={"help": "Tokens whose logits exist at once."})
+    chunk_length: int | None = field(default=None, metadata={"help": "Tokens computed at once (infctx)."})
+    detach_state: bool = field(default=True, metadata={"help": "Whether gradients end where a chunk begins."})
     final_learning_rate_ratio: float | None = field(default=None, metadata={"help": "Of the peak."})
     decay_steps: float = field(default=0.1, metadata={"help": "Steps of the decay, or their share of all."})
 
@@ -45,8 +56,33 @@ class RWKVTrainingArguments(TrainingArguments):
             )
         if self.loss_chunk_size is not None and self.loss_chunk_size < 1:
             raise ValueError(f"loss_chunk_size is {self.loss_chunk_size}, expected at least 1 token")
+        self._find_deepspeed()
+        self._check_chunks()
         self._resolve_schedule()
         super().__post_init__()
+
+    def _find_deepspeed(self) -> None:
+        """Takes "zero2" and the like for the configuration of that name that comes with the package."""
+        if not isinstance(self.deepspeed, str) or Path(self.deepspeed).is_file():
+            return
+        shipped = CONFIGS / f"{self.deepspeed}.json"
+        if not shipped.is_file():
+            names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.json")))
+            raise FileNotFoundError(f"deepspeed {self.deepspeed!r}: no such file; the package has {names}")
+        self.deepspeed = str(shipped)
+
+    def _check_chunks(self) -> None:
+        if self.chunk_length is None:
+            return
+        if self.chunk_length < 1:
+            raise ValueError(f"chunk_length is {self.chunk_length}, expected at least 1 token")
+        if self.activation_checkpointing:
+            raise ValueError(
+                "chunk_length and activation_checkpointing do not go together: a checkpointed layer cannot hand on "
+                "its state; a shorter chunk_length saves memory too"
+            )
+        if self.deepspeed is not None:
+            raise ValueError("chunk_length does not work with DeepSpeed; use one process, DDP or FSDP2")
 
     def _resolve_schedule(self) -> None:
         """Turns the final rate and the steps of decay into what transformers' schedulers take."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import gather_object
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .auxiliary import without_auxiliary
 from .data.conversations import BadRowError, reference_answer
@@ -51,8 +52,10 @@ class GenerationEvaluator:
     def __call__(self, trainer: "RWKVTrainer", dataset, prefix: str) -> dict[str, float]:
         """Scores by name, each led by `prefix`; writes `predictions/step-N.jsonl` into the folder of the run."""
         process, processes = trainer.args.process_index, trainer.accelerator.num_processes
-        rows = [dataset[index] for index in range(process, min(self.rows, len(dataset)), processes)]
-        answered = gather_object(self._answer(trainer, rows))
+        count = min(self.rows, len(dataset))
+        rows = [dataset[index] for index in range(process, count, processes)]
+        starts = range(0, -(-count // processes), self.batch_size)  # as many batches on every process
+        answered = gather_object(self._answer(trainer, [rows[start : start + self.batch_size] for start in starts]))
         if not answered:
             return {}
         metric = METRICS[self.metric] if isinstance(self.metric, str) else self.metric
@@ -62,25 +65,36 @@ class GenerationEvaluator:
         return {f"{prefix}_{name}": value for name, value in scores.items()}
 
     @torch.no_grad()
-    def _answer(self, trainer: "RWKVTrainer", rows: list[dict]) -> list[dict]:
+    def _answer(self, trainer: "RWKVTrainer", batches: list[list[dict]]) -> list[dict]:
         model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
         model = without_auxiliary(model).eval()
+        # Processes that hold shares of a model go through it together, also one that has nothing left to answer
+        together = trainer.is_fsdp_enabled or is_deepspeed_zero3_enabled()
+        options = {"max_new_tokens": self.max_new_tokens, "do_sample": False, "synced_gpus": together or None}
         answered = []
-        for start in range(0, len(rows), self.batch_size):
-            try:
-                references = [reference_answer(row) for row in rows[start : start + self.batch_size]]
-                inputs = self.collator.prompts(rows[start : start + self.batch_size])
-            except BadRowError:
-                continue  # counted by the collator when the loss of the same rows was computed
-            inputs = trainer._prepare_inputs(dict(inputs))
-            output = model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
-            new_tokens = output[:, inputs["input_ids"].shape[1] :]
+        for rows in batches:
+            references, inputs = self._prompts(rows)
+            if not references and not together:
+                continue
+            inputs = trainer._prepare_inputs(inputs)
+            output = model.generate(**inputs, **options)
+            new_tokens = output[: len(references), inputs["input_ids"].shape[1] :]
             predictions = self.collator.processor.batch_decode(new_tokens, skip_special_tokens=True)
             answered += [
                 {"prediction": said.strip(), "reference": answer}
                 for said, answer in zip(predictions, references, strict=True)
             ]
         return answered
+
+    def _prompts(self, rows: list[dict]) -> tuple[list[str], dict]:
+        """Right answers and inputs; no answers and any input if there are no rows, or a bad one among them."""
+        try:
+            references = [reference_answer(row) for row in rows]
+            if references:
+                return references, dict(self.collator.prompts(rows))
+        except BadRowError:
+            pass  # counted by the collator when the loss of the same rows was computed
+        return [], {"input_ids": torch.zeros(1, 1, dtype=torch.long)}
 
     def _keep(self, trainer: "RWKVTrainer", answered: list[dict], prefix: str) -> None:
         step = trainer.state.global_step

@@ -19,6 +19,8 @@ from transformers import (
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..conversion.encoders import Encoder, load_encoder, read_encoder_config
+from ..conversion.visualrwkv import visual_config, visual_generation_config, visual_processor
+from ..conversion.visualrwkv_encoders import load_towers, read_tower_configs
 from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
 from ..modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration
 from ..processing.chat_templates import ERA_CHAT_TEMPLATES, TURN_END
@@ -100,6 +102,8 @@ def _assemble(recipe: Recipe, dtype: torch.dtype) -> tuple[PreTrainedModel, Proc
     text = _load(spec.text, AutoModelForCausalLM, dtype)
     if not isinstance(text, RWKV7ForCausalLM):
         raise ValueError(f"{spec.text}: the text model is a {text.config.model_type}, expected rwkv7")
+    if isinstance(spec.vision, list):
+        return _assemble_visualrwkv(recipe, text, dtype)
     tokenizer = AutoTokenizer.from_pretrained(recipe.processor or spec.text)
     vision, audio = (_encoder(source, kind) for source, kind in ((spec.vision, "vision"), (spec.audio, "audio")))
     text.config.eos_token_id = tokenizer.convert_tokens_to_ids(TURN_END)
@@ -110,12 +114,8 @@ def _assemble(recipe: Recipe, dtype: torch.dtype) -> tuple[PreTrainedModel, Proc
         **{f"{token.name}_id": getattr(tokenizer, f"{token.name}_id") for token in MULTIMODAL_TOKENS},
         **spec.config,
     )
-    model = RWKVWorldForConditionalGeneration(config).to(dtype)
-    model.model.language_model.load_state_dict(text.model.state_dict())
-    model.lm_head.load_state_dict(text.lm_head.state_dict())
-    for name, encoder in (("vision_tower", vision), ("audio_tower", audio)):
-        if encoder is not None:
-            getattr(model.model, name).load_state_dict(encoder.weights)
+    encoders = {"vision_tower": vision, "audio_tower": audio}
+    model = _composite(config, text, {name: encoder.weights for name, encoder in encoders.items() if encoder}, dtype)
     processor = RWKVWorldProcessor.from_model_config(
         config,
         tokenizer,
@@ -124,6 +124,41 @@ def _assemble(recipe: Recipe, dtype: torch.dtype) -> tuple[PreTrainedModel, Proc
         chat_template=_chat_template(spec.chat_template),
     )
     return model, processor
+
+
+def _assemble_visualrwkv(
+    recipe: Recipe, text: RWKV7ForCausalLM, dtype: torch.dtype
+) -> tuple[PreTrainedModel, Processor]:
+    """A VisualRWKV of a text model and its three towers, with a new projector."""
+    spec = recipe.model
+    if spec.audio is not None or spec.chat_template is not None or recipe.processor is not None:
+        raise ValueError("model.vision with three towers is a VisualRWKV, which has its own processor and no ears")
+    towers = load_towers(spec.vision, read_tower_configs(spec.vision))
+    options = {"vision_projector_type": "gated_mlp", "num_token_per_image": None, **spec.config}
+    config = visual_config(
+        text.config,
+        [tower.config for tower in towers],
+        options.pop("vision_projector_type"),
+        options.pop("num_token_per_image"),
+    )
+    if options:
+        raise ValueError(f"model.config of a VisualRWKV has no {', '.join(options)}")
+    weights = {f"towers.{i}.{name}": w for i, tower in enumerate(towers) for name, w in tower.weights.items()}
+    model = _composite(config, text, {"vision_tower": weights}, dtype)
+    model.generation_config = visual_generation_config()
+    return model, visual_processor(config)
+
+
+def _composite(
+    config: RWKVWorldConfig, text: RWKV7ForCausalLM, towers: dict[str, dict[str, torch.Tensor]], dtype: torch.dtype
+) -> RWKVWorldForConditionalGeneration:
+    """A composite with these weights, and projectors as they are at first."""
+    model = RWKVWorldForConditionalGeneration(config).to(dtype)
+    model.model.language_model.load_state_dict(text.model.state_dict())
+    model.lm_head.load_state_dict(text.lm_head.state_dict())
+    for name, weights in towers.items():
+        getattr(model.model, name).load_state_dict(weights)
+    return model
 
 
 def _encoder(source: str | None, modality: str) -> Encoder | None:

@@ -25,7 +25,8 @@ class ModelSpec:
         path: Folder or Hub id of a model.
         text: Folder or Hub id of a text model, to which `vision` and `audio` encoders are added, each with a new
             projector.
-        vision: Folder or Hub id of a vision encoder.
+        vision: Folder or Hub id of a vision encoder; a list of those of DINOv2 with registers, SigLIP and SAM makes a
+            VisualRWKV.
         audio: Folder or Hub id of an audio encoder.
         chat_template: Of such a composite: an era of WorldRWKV (`docs/MODELS.md`), or a file of Jinja.
         config: Fields of the configuration: of such a composite, or with `model_type` of a new model.
@@ -38,7 +39,7 @@ class ModelSpec:
 
     path: str | None = None
     text: str | None = None
-    vision: str | None = None
+    vision: str | list[str] | None = None
     audio: str | None = None
     chat_template: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
@@ -107,9 +108,10 @@ class Recipe:
         model: Where the model comes from.
         data: What it learns from.
         processor: Folder or Hub id of its processor or tokenizer, if it is not the model's.
-        train: Parts of the model to train, of `parts.PARTS`; all by default.
+        train: Parts of the model to train, of `parts.PARTS`; all by default. With an adapter, parts other than "text"
+            that are trained beside it and saved with it; none by default.
         freeze: Parts of these that stay as they are.
-        adapter: Configuration of an adapter by which to train, see [`build_adapter`].
+        adapter: Adapter by which to train, as {method: lora, r: 32}, see [`adapters.attach_adapter`].
         auxiliary: Python, "file.py:Class", a loss beside the model's, see [`AuxiliaryLoss`].
         eval_data: What it is evaluated on.
         samples: How rows become tokens.

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import set_seed
 
-from .adapter import build_adapter
+from .adapted_model import adapt
 from .arguments import RWKVTrainingArguments
 from .auxiliary import WithAuxiliaryLoss
 from .checkpoints import last_checkpoint, write_whole
@@ -60,10 +60,11 @@ def build_trainer(recipe: Recipe, arguments: RWKVTrainingArguments) -> RWKVTrain
     set_seed(arguments.seed)
     model, processor = build_model(recipe)
     check_parts(arguments.part_learning_rates or {}, model)
-    if recipe.train is not None or recipe.freeze:
-        set_trainable(model, recipe.train or ["text", "projector", "encoder"], recipe.freeze)
     if recipe.adapter is not None:
-        model = build_adapter(model, recipe.adapter)
+        check_parts(recipe.train or [], model)
+        model = adapt(model, recipe, processor, arguments.process_index == 0)
+    elif recipe.train is not None or recipe.freeze:
+        set_trainable(model, recipe.train or ["text", "projector", "encoder"], recipe.freeze)
     collator = ConversationCollator(
         processor, **vars(recipe.samples), skipped=SkippedRows(Path(recipe.output_dir, SKIPPED_ROWS_FILE))
     )

@@ -4,17 +4,25 @@
 
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from accelerate.utils import save_fsdp_optimizer
+from peft import PeftModel
 from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
 from torch.utils.data import IterableDataset, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
+from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from .auxiliary import TARGETS, WithAuxiliaryLoss, without_auxiliary
+from .checkpoint_exchange import is_of_other_kind, load_optimizer_of_other_kind, load_whole_model
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
+from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
 from .generation_evaluation import GenerationEvaluator
 from .losses import BatchCounts, count_batch, token_weights
 from .parameter_groups import is_decayed, parameter_groups
@@ -24,6 +32,7 @@ from .throughput import Throughput, peak_memory
 
 AUXILIARY_WEIGHTS = "auxiliary.safetensors"
 TRAINER_STATE = "trainer_state.json"
+SCHEDULER = "scheduler.pt"
 GROUP_BY_LENGTH = "group_by_length"
 # Modules of the composite that a batch without this input leaves unused
 _MODULES_OF_INPUT = {
@@ -57,6 +66,8 @@ class RWKVTrainer(Trainer):
     ):
         # Not handed on: transformers would make the tokenizer's end of text the model's, but World models end their
         # turns with another token
+        if args.chunk_length is not None and isinstance(model, WithAuxiliaryLoss):
+            raise ValueError("chunk_length does not go with an auxiliary loss, which reads whole samples")
         super().__init__(model, args, **kwargs)
         self.processor = processing_class
         self.generation_evaluator = generation_evaluator
@@ -111,9 +122,19 @@ class RWKVTrainer(Trainer):
         num_items_in_batch: BatchCounts | None = None,
     ):
         """The loss of a micro-batch as its share of the step's."""
+        inputs = self._loss_inputs(inputs, num_items_in_batch)
+        if self.args.chunk_length is not None:
+            loss = self._chunk_runner(model, inputs).evaluate(self._in_chunks(inputs))
+            return (loss, {"loss": loss}) if return_outputs else loss
+        outputs = model(**inputs)
+        loss = self._share(outputs["loss"], inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _loss_inputs(self, inputs: dict, counts: BatchCounts) -> dict:
+        """Inputs of the model with all that its loss depends on."""
         for encoder in self._frozen_encoders:
             encoder.eval()  # no dropout nor SpecAugment in what is not trained
-        inputs, args, counts = dict(inputs), self.args, num_items_in_batch
+        inputs, args = dict(inputs), self.args
         targets = inputs.pop(TARGETS, None)
         if isinstance(self.model, WithAuxiliaryLoss) and targets is not None:
             inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
@@ -122,12 +143,13 @@ class RWKVTrainer(Trainer):
         if args.l2wrap:
             mask = inputs.get("attention_mask", torch.ones_like(inputs["labels"]))
             inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens)
-        outputs = model(**inputs)
+        return inputs
+
+    def _share(self, loss: torch.Tensor, inputs: dict) -> torch.Tensor:
+        """The loss as this process gives it to the average of all."""
         # Processes average their gradients, and each divides by what all of them hold
-        loss = outputs["loss"] * self.accelerator.num_processes
-        if model.training:
-            loss = loss + _zero_of_unused(self.model, inputs)
-        return (loss, outputs) if return_outputs else loss
+        loss = loss * self.accelerator.num_processes
+        return loss + _zero_of_unused(self.model, inputs) if torch.is_grad_enabled() else loss
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of one micro-batch.
@@ -135,13 +157,53 @@ class RWKVTrainer(Trainer):
         Raises:
             FloatingPointError: If the loss is not a number.
         """
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        step = super().training_step if self.args.chunk_length is None else self._chunked_step
+        loss = step(model, inputs, num_items_in_batch)
         if not math.isfinite(loss.item()):
             raise FloatingPointError(
                 f"the loss of step {self.state.global_step + 1} is {loss.item()}: no weights of this step were kept; "
                 "a lower learning_rate, a longer warm-up, max_grad_norm or bf16 in place of fp16 usually help"
             )
         return loss
+
+    # Chunks of time
+
+    def _chunked_step(self, model: nn.Module, inputs: dict, counts: BatchCounts) -> torch.Tensor:
+        """`training_step` in chunks of time."""
+        model.train()
+        inputs = self._loss_inputs(self._prepare_inputs(inputs), counts)
+        with self.compute_loss_context_manager():
+            runner, batch = self._chunk_runner(model, inputs), self._in_chunks(inputs)
+            return runner.truncated(batch) if self.args.detach_state else runner.whole(batch)
+
+    def _chunk_runner(self, model: nn.Module, inputs: dict) -> ChunkRunner:
+        accelerator = self.accelerator
+
+        def chunk_loss(chunk: dict, cache: RWKV7Cache) -> torch.Tensor:
+            return self._share(model(**chunk, past_key_values=cache)["loss"], inputs)
+
+        return ChunkRunner(
+            self.model.config,
+            chunk_loss,
+            accelerator.backward,
+            partial(accelerator.no_sync, model=model),
+            1.0 if accelerator.scaler is None else accelerator.scaler.get_scale(),
+            may_skip=accelerator.num_processes == 1,
+        )
+
+    def _in_chunks(self, inputs: dict) -> ChunkedBatch:
+        """The batch in as many chunks as that of every process."""
+        if self.is_fsdp_enabled and any(name in inputs for name in _MODULES_OF_INPUT):
+            raise ValueError("chunk_length with pictures or clips does not work with FSDP; use one process or DDP")
+        with self.accelerator.autocast():
+            inputs, features, placeholders = encode_media(self.model, inputs)
+        length, time = self.args.chunk_length, inputs["input_ids"].shape[1]
+        if self.accelerator.num_processes > 1:
+            longest = self.accelerator.gather(torch.tensor([time], device=self.args.device)).max().item()
+            inputs = lengthen(inputs, (longest - 1) // length * length + 1)
+            added = inputs["input_ids"].shape[1] - time
+            placeholders = {kind: F.pad(mask, (0, added)) for kind, mask in placeholders.items()}
+        return ChunkedBatch(inputs, length, features, placeholders)
 
     # Data order
 
@@ -151,7 +213,8 @@ class RWKVTrainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         lengths = [rough_length(rows[index]) for index in range(len(rows))]
         seed = args.seed if args.data_seed is None else args.data_seed
-        return EpochLengthGroupedSampler(args.train_batch_size * args.gradient_accumulation_steps, lengths, seed)
+        samples_of_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return EpochLengthGroupedSampler(samples_of_step, lengths, seed)
 
     def _get_eval_sampler(self, eval_dataset):
         if self.args.train_sampling_strategy != GROUP_BY_LENGTH:
@@ -234,9 +297,39 @@ class RWKVTrainer(Trainer):
             if self._partial and isinstance(whole, WithAuxiliaryLoss):
                 safetensors.torch.save_model(whole.auxiliary, str(Path(output_dir, AUXILIARY_WEIGHTS)))
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # Without accelerate's own copy of the model: `save_model` has written a whole one
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        sharded = self.is_fsdp_enabled
+        if checkpoint is None or self.is_deepspeed_enabled or not is_of_other_kind(Path(checkpoint), sharded):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        main = self.is_world_process_zero()
+        load_optimizer_of_other_kind(Path(checkpoint), self.model, self.optimizer.optimizer, sharded, main)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled and model is not None:
+            return  # `train` has loaded it before it was sharded
         model = self.model if model is None else model
-        super()._load_from_checkpoint(resume_from_checkpoint, without_auxiliary(model))
+        try:
+            if self.is_fsdp_enabled and not isinstance(model, PeftModel):
+                load_whole_model(without_auxiliary(model), Path(resume_from_checkpoint))
+            else:
+                super()._load_from_checkpoint(resume_from_checkpoint, without_auxiliary(model))
+        except RuntimeError as error:  # of `load_state_dict`, a line for every tensor of another shape
+            mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+            if not mismatches:
+                raise
+            raise ValueError(f"{resume_from_checkpoint}: of another model or adapter, {mismatches[0]}") from error
         if isinstance(model, WithAuxiliaryLoss):
             safetensors.torch.load_model(model.auxiliary, str(Path(resume_from_checkpoint, AUXILIARY_WEIGHTS)))
 
@@ -245,6 +338,8 @@ class RWKVTrainer(Trainer):
         if self.is_world_process_zero():
             for partial in stale_checkpoints(self.args.output_dir):
                 print(f"{partial}: left by a save that did not end; it is not used and can be deleted")
+        if self.is_fsdp_enabled and resume_from_checkpoint is not None:
+            self._load_from_checkpoint(resume_from_checkpoint)
         self._throughput.restart()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -265,5 +360,6 @@ def _zero_of_unused(model: nn.Module, inputs: dict) -> torch.Tensor | float:
     for name, parameter in model.named_parameters():
         for needed, modules in _MODULES_OF_INPUT.items():
             if parameter.requires_grad and needed not in inputs and set(modules) & set(name.split(".")):
-                zero = zero + parameter.float().sum() * 0.0
+                mine = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+                zero = zero + mine.float().sum() * 0.0
     return zero

@@ -14,18 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from rwkv.rwkv_tokenizer import TRIE_TOKENIZER
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForMultimodalLM,
-    AutoProcessor,
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersModel,
-    SamVisionConfig,
-    SamVisionModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-)
+from transformers import AutoModelForMultimodalLM, AutoProcessor, SamVisionConfig, SamVisionModel
 
-from helpers.composites import random_image, randomize
+from helpers.composites import random_image
 from helpers.visualrwkv import (
     DINO,
     FEATURES,
@@ -42,6 +33,7 @@ from helpers.visualrwkv import (
     random_towers,
     random_vit,
     sam_features,
+    save_towers,
     tower_features,
     vit_features,
 )
@@ -424,37 +416,6 @@ def test_two_files_side_by_side_are_one_checkpoint(example, tmp_path):
     back = torch.load(tmp_path / "back.pth")
     assert back.keys() == example.tensors.keys()
     assert all(torch.equal(back[name], tensor.half()) for name, tensor in example.tensors.items())
-
-
-def save_towers(folder: Path, side: int) -> tuple[list[Path], list[torch.nn.Module]]:
-    """Stock encoders of transformers, whole, for pictures of another size than they are used at."""
-    dino = Dinov2WithRegistersConfig(
-        hidden_size=128, num_hidden_layers=3, num_attention_heads=2, mlp_ratio=2, image_size=14 * side, patch_size=14
-    )
-    siglip = SiglipVisionConfig(
-        hidden_size=144,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=160,
-        image_size=14 * side,
-        patch_size=14,
-    )
-    sam = SamVisionConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        mlp_dim=80,
-        image_size=SAM.pixels,
-        patch_size=SAM.patch,
-        output_channels=SAM.channels,
-        window_size=SAM.window,
-        global_attn_indexes=[1],
-    )
-    towers = [Dinov2WithRegistersModel(dino), SiglipVisionModel(siglip), SamVisionModel(sam)]
-    folders = [folder / tower.config.model_type for tower in towers]
-    for seed, (tower, path) in enumerate(zip(towers, folders, strict=True)):
-        randomize(tower, seed).eval().save_pretrained(path)
-    return folders, towers
 
 
 @pytest.mark.parametrize("side", [4, 6])

@@ -7,12 +7,22 @@ apart from the library and from transformers' encoders.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from transformers import (
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    SamVisionConfig,
+    SamVisionModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
+from .composites import randomize
 from .worldrwkv import HIDDEN, text_logits
 
 
@@ -283,3 +293,37 @@ def published_sizes() -> tuple[TowerSizes, TowerSizes, TowerSizes]:
         SAM, hidden=768, heads=12, mlp=3072, layers=12, side=64, channels=256, window=14, whole_layers=(2, 5, 8, 11)
     )
     return dino, siglip, sam
+
+
+# --- Encoders on their own -------------------------------------------------------------------------------------------
+
+
+def save_towers(folder: Path, side: int) -> tuple[list[Path], list[torch.nn.Module]]:
+    """Stock encoders of transformers, whole, for pictures of another size than they are used at."""
+    dino = Dinov2WithRegistersConfig(
+        hidden_size=128, num_hidden_layers=3, num_attention_heads=2, mlp_ratio=2, image_size=14 * side, patch_size=14
+    )
+    siglip = SiglipVisionConfig(
+        hidden_size=144,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=160,
+        image_size=14 * side,
+        patch_size=14,
+    )
+    sam = SamVisionConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_dim=80,
+        image_size=SAM.pixels,
+        patch_size=SAM.patch,
+        output_channels=SAM.channels,
+        window_size=SAM.window,
+        global_attn_indexes=[1],
+    )
+    towers = [Dinov2WithRegistersModel(dino), SiglipVisionModel(siglip), SamVisionModel(sam)]
+    folders = [folder / tower.config.model_type for tower in towers]
+    for seed, (tower, path) in enumerate(zip(towers, folders, strict=True)):
+        randomize(tower, seed).eval().save_pretrained(path)
+    return folders, towers

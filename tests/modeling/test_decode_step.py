@@ -156,9 +156,9 @@ def test_generate_carries_no_positions_after_the_prompt(monkeypatch):
     model, seen = tiny_model(), []
     build = TokenLayout.build
 
-    def record(inputs_embeds, attention_mask, position_ids, past_length):
+    def record(inputs_embeds, attention_mask, position_ids, *others):
         seen.append(position_ids)
-        return build(inputs_embeds, attention_mask, position_ids, past_length)
+        return build(inputs_embeds, attention_mask, position_ids, *others)
 
     monkeypatch.setattr(TokenLayout, "build", record)
     model.generate(random_ids(1, PROMPT), max_new_tokens=3)

@@ -1,0 +1,59 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of recipes in several processes: the script that each of them runs, and how they are started."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+
+def launch(config: str, jobs: list[dict], processes: int = 2) -> None:
+    """Starts processes by one of the shipped configurations, each of which runs all jobs.
+
+    Args:
+        config: Its name.
+        jobs: Arguments of `run_recipe`.
+        processes: How many.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
+    command += ["--num_processes", str(processes), __file__, json.dumps(jobs)]
+    paths = [str(CONFIGS.parents[2]), str(Path(__file__).parents[1])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
+def shard_on_cpus() -> None:
+    """Lets accelerate shard models although there is no GPU.
+
+    It does so only if processes are of a kind that has GPUs; what follows is the same on CPUs.
+    """
+    start = PartialState.__init__
+
+    def start_as_gpus(self, *args, **kwargs) -> None:
+        start(self, *args, **kwargs)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = start_as_gpus
+
+
+def main() -> None:
+    from rwkv7_world.training.run import run_recipe
+
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        shard_on_cpus()
+    for job in json.loads(sys.argv[1]):
+        run_recipe(**job)
+
+
+if __name__ == "__main__":
+    main()
