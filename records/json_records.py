@@ -16,6 +16,11 @@ def read_records(path: Path) -> Iterator[tuple[str, dict | str]]:
     if path.suffix == ".json":
         yield from _read_array(path)
         return
+    yield from read_lines(path)
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, dict | str]]:
+    """(source, record) of a file with a JSON object a line, whatever it is called, as [`read_records`]."""
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():

@@ -3,8 +3,11 @@
 """Sets of the `datasets` library: saved, as parquet files, or on the Hub."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
+
+if TYPE_CHECKING:
+    import datasets
 
 
 SAVED_MARK = "state.json"
@@ -28,6 +31,8 @@ def load_stored(path: str, name: str | None = None, split: str = "train", stream
 
 
 def _load(path: str, name: str | None, split: str, streaming: bool):
+    import datasets  # here, for whoever reads no stored set need not have it
+
     folder = Path(path)
     if not folder.is_dir():
         return datasets.load_dataset(path, name, split=split, streaming=streaming)
@@ -38,7 +43,9 @@ def _load(path: str, name: str | None, split: str, streaming: bool):
     return whole.to_iterable_dataset() if streaming else whole
 
 
-def _load_folder(folder: Path, split: str) -> datasets.Dataset:
+def _load_folder(folder: Path, split: str) -> "datasets.Dataset":
+    import datasets
+
     if not (folder / SAVED_MARK).exists():
         files = [str(file) for file in sorted(folder.glob("*.parquet"))]
         return datasets.load_dataset("parquet", data_files=files, split="train")
@@ -56,6 +63,8 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _undecoded(rows):
     """The set with its media as the bytes or paths of their files, for the processor to decode."""
+    import datasets
+
     for column, feature in (rows.features or {}).items():
         if isinstance(feature, (datasets.Image, datasets.Audio)):
             rows = rows.cast_column(column, type(feature)(decode=False))
