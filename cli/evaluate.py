@@ -93,7 +93,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
     at_least_one = number(int, lambda value: value >= 1, "a whole number of at least 1")
     group = parser.add_argument_group("how it runs")
-    group.add_argument("--output", metavar="DIR", type=Path, help="default: evaluation/MODEL/TASK")
+    group.add_argument("--output", metavar="DIR", type=Path, help="default: results/MODEL/TASK")
     group.add_argument("--batch-size", metavar="N", type=at_least_one, default=DEFAULT_BATCH_SIZE)
     group.add_argument("--max-new-tokens", metavar="N", type=at_least_one, help="length of an answer at most")
     group.add_argument("--adapter", metavar="DIR", help="an adapter of PEFT for the model, as a folder or a Hub id")
@@ -126,7 +126,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     rule = args.rule or task.rule
     _check_rule(task, samples, rule)
     processes = Processes(device)
-    output = args.output or Path("evaluation", Path(args.model).name, task.name)
+    output = args.output or Path("results", Path(args.model).name, task.name)
     log = SampleLog(output, _settings(task, samples, config, processes.device, args))
     run_ = answer_samples(
         task,
@@ -204,7 +204,7 @@ def _settings(
 
 
 def _fingerprint_of_folder(path: str) -> str | None:
-    """A hash of the names, sizes and times of a folder's files; `None` for a model of the Hub, which has a revision."""
+    """A hash of the names, sizes and times of a folder's files; `None` for a model of the Hub."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return None

@@ -85,7 +85,7 @@ class TextLikelihoods:
     tokenizer: PreTrainedTokenizerBase
 
     def encode(self, samples: Sequence[Sample]) -> list[torch.Tensor]:
-        """Token ids of each text, (1, time) int64, behind the token that begins texts, so that the first is foretold."""
+        """Token ids of each text, (1, time) int64, after the token that begins texts."""
         start = self.tokenizer.bos_token_id
         start = self.tokenizer.eos_token_id if start is None else start
         if start is None:

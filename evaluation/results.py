@@ -23,7 +23,7 @@ _LISTED_ERRORS = 100
 
 
 def summarize_run(task: Task, run: Run, rule: str, settings: dict[str, Any], skip_unreadable: bool) -> dict[str, Any]:
-    """The results as JSON: metrics with their rule, interval, number of samples, settings, versions, and others' figures.
+    """The results as JSON: metrics with their rule and interval, settings, versions, and the figures of others.
 
     Args:
         task: The benchmark.

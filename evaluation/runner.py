@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a model on a benchmark: batches that never change, answers kept as they come, then the scores.
 
-A batch holds the same samples however many processes share the run and wherever it was resumed, for padding touches the
-last bits of logits; so the answers, and the scores, are the same.
+A batch holds the same samples however many processes share the run and wherever it was resumed, for padding touches
+the last bits of logits; so the answers, and the scores, are the same.
 """
 
 import time
@@ -24,7 +24,7 @@ class Run:
 
     Args:
         records: One for each sample, in the order of the data: "id", "prompt", "prediction", "reference", the sample's
-            details, "points" and "out_of" if there is a reference, "seconds" of a clip, "error" if it could not be read.
+            details, "points" and "out_of" if there is a reference, "seconds" of a clip, "error" if it cannot be read.
         seconds: How long this process took.
         resumed: How many samples had been answered before.
     """

@@ -11,7 +11,8 @@ from .task import DataOptions, Sample, Score, Task, image_block, records_with, r
 
 LAYOUT = (
     'a .jsonl or .json of records {"image", "text", "answer"} or {"image", "conversations"}, as LLaVA\'s, with '
-    '"answers" in place of "answer" where several are right, and optionally "question_id" and "category"; pictures beside it'
+    '"answers" in place of "answer" where several are right, and optionally "question_id" and "category"; '
+    "pictures beside it"
 )
 
 
