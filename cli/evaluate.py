@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -122,6 +123,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     config = load_config(args.model)
     _check_model(task, config, args.model)
     options = DataOptions(args.data, args.split, args.media, args.prompt)
+    task.split_of(options)
     samples = task.read(options)[: args.limit]
     rule = args.rule or task.rule
     _check_rule(task, samples, rule)
@@ -160,13 +162,14 @@ def _check_rule(task: "Task", samples: "Sequence[Sample]", rule: str) -> None:
 def _load_answerer(
     task: "Task", config: "PreTrainedConfig", args: argparse.Namespace, device: "torch.device"
 ) -> "Answerer":
-    from ..adapters import load_adapter
     from ..evaluation.answering import GreedyAnswers, TextLikelihoods
     from ..evaluation.tasks.task import LIKELIHOOD
 
     processor = load_processor(config)
     model = load_model(config, args.dtype, device)
     if args.adapter:
+        from ..adapters import load_adapter  # needs PEFT
+
         model = load_adapter(model, args.adapter).get_base_model()
     if task.kind == LIKELIHOOD:
         return TextLikelihoods(model, getattr(processor, "tokenizer", processor))
@@ -191,6 +194,7 @@ def _settings(
         "adapter_weights": _fingerprint_of_folder(args.adapter) if args.adapter else None,
         "data": str(args.data),
         "split": args.split,
+        "media": str(args.media) if args.media else None,
         "samples": len(samples),
         "questions": hashlib.sha256(json.dumps(questions, ensure_ascii=False).encode()).hexdigest(),
         "prompt": args.prompt,
@@ -216,8 +220,10 @@ def _progress(title: str, processes: "Processes"):
     from rich.console import Console
     from rich.progress import track
 
+    shown = processes.is_first and sys.stderr.isatty()
+
     def show(batches):
-        return track(batches, title, console=Console(stderr=True), transient=True, disable=not processes.is_first)
+        return track(batches, title, console=Console(stderr=True), transient=True, disable=not shown)
 
     return show
 

@@ -65,7 +65,8 @@ def answer_samples(
     if processes.is_first:
         log.begin()
     processes.wait()
-    known = log.records()
+    # What could not be read may be there by now
+    known = {name for name, record in log.records().items() if "error" not in record}
     processes.wait()  # before anyone appends to what others still read
     lengths = [_clip_seconds(sample) for sample in samples]
     batches = _batches(samples, lengths, batch_size)[processes.index :: processes.count]
@@ -84,7 +85,9 @@ def answer_samples(
         return Run([], seconds, len(known))
     answered = log.records()
     records = [answered[sample.id] for sample in samples]
-    _check_readable(records)
+    if all("error" in record for record in records):
+        log.discard()
+        raise ValueError(f"not one of {len(records)} samples can be read; the first: {records[0]['error']}")
     return Run(records, seconds, len(known))
 
 
@@ -165,11 +168,6 @@ def _check_ids(samples: Sequence[Sample]) -> None:
         if sample.id in seen:
             raise ValueError(f"two samples have the id {sample.id!r}; ids have to be unique")
         seen.add(sample.id)
-
-
-def _check_readable(records: Sequence[dict]) -> None:
-    if all("error" in record for record in records):
-        raise ValueError(f"not one of {len(records)} samples can be read; the first: {records[0]['error']}")
 
 
 def needed_part_is_missing(task: Task, config: Any) -> str | None:

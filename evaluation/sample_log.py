@@ -57,6 +57,11 @@ class SampleLog:
         for part in self._parts():
             part.unlink()
 
+    def discard(self) -> None:
+        """Removes what was written so far."""
+        for path in [self.folder / MANIFEST, *self._parts()]:
+            path.unlink(missing_ok=True)
+
     def write(self, name: str, content: str) -> Path:
         """Writes a file of the folder, whole or not at all."""
         path = self.folder / name

@@ -157,6 +157,7 @@ def _speech_task(
         score=partial(score_transcript, unit="words" if metric == "wer" else "characters"),
         summarize=summarize_transcripts,
         higher_is_better=False,
+        stored_splits=True,
         needs="audio_config",
         max_new_tokens=MAX_NEW_TOKENS,
         **options,

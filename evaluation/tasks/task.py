@@ -92,6 +92,7 @@ class Task:
         summarize: Records with "prediction", "reference", "points", "out_of" and the sample's details, and the rule,
             to all metrics, from 0 to 1 where they are rates.
         splits: The first is the default; none if the data has no splits.
+        stored_splits: Whether a stored set may have splits of other names.
         kind: `GENERATION` or `LIKELIHOOD`.
         scale: What metrics are multiplied by to be shown.
         higher_is_better: Of the main metric.
@@ -111,6 +112,7 @@ class Task:
     score: Callable[[str, Sample, str], Score]
     summarize: Callable[[Sequence[dict], str], dict[str, float]]
     splits: tuple[str, ...] = ()
+    stored_splits: bool = False
     kind: str = GENERATION
     scale: float = PERCENT
     higher_is_better: bool = True
@@ -127,7 +129,7 @@ class Task:
             ValueError: If the task has none of that name.
         """
         split = options.split or (self.splits[0] if self.splits else "")
-        if options.split is not None and split not in self.splits:
+        if options.split is not None and not self.stored_splits and split not in self.splits:
             known = ", ".join(self.splits) or "no splits"
             raise ValueError(f"{self.name} has no split {split!r}, it has {known}")
         return split
