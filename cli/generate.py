@@ -200,12 +200,11 @@ def _answer(
     args: argparse.Namespace,
 ) -> None:
     """Generates the answer and prints it, as it comes unless told otherwise."""
-    from ..processing.chat_templates import NEXT_TURN, TEXT_CHAT_TEMPLATE
+    from ..processing.chat_templates import stop_strings
     from .streaming import AnswerStreamer
 
     # A World text model ends its answer by going on with the user's next turn; others may have strings of their own
-    strings = model.generation_config.stop_strings
-    strings = [NEXT_TURN] if decoder.chat_template == TEXT_CHAT_TEMPLATE else strings
+    strings = stop_strings(decoder.chat_template, model.generation_config.stop_strings)
     stop = {"stop_strings": strings, "tokenizer": getattr(decoder, "tokenizer", decoder)} if strings else {}
     ending = strings[0] if strings else ""
     inputs = {

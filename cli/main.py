@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import convert, generate, info, tokenize, train
+from . import convert, evaluate, generate, info, tokenize, train
 from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
 
 
@@ -17,6 +17,7 @@ examples:
   {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
   {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
   {PROGRAM} train recipe.yaml
+  {PROGRAM} evaluate rwkv7-world-0.4b librispeech-clean --data LibriSpeech
 """
 
 
@@ -47,6 +48,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     convert.add_parser(commands)
+    evaluate.add_parser(commands)
     generate.add_parser(commands)
     info.add_parser(commands)
     tokenize.add_parser(commands)

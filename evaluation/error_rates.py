@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Error rates of transcripts, of words or characters, over the whole corpus and as the mean over its utterances."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jiwer
 
 from .text_normalizers import get_normalizer
+
+
+_KINDS = ("hits", "substitutions", "deletions", "insertions")
 
 
 def word_error_rate(
@@ -26,36 +29,60 @@ def word_error_rate(
     Raises:
         ValueError: If the numbers differ, or all references are empty.
     """
-    return _error_rates("wer", "words", jiwer.process_words, predictions, references, normalizer)
+    return _error_rates("wer", "words", predictions, references, normalizer)
 
 
 def character_error_rate(
     predictions: Sequence[str], references: Sequence[str], normalizer: str = "none"
 ) -> dict[str, float | int]:
     """Character error rates, from 0 up: `cer`, `cer_macro` and `reference_characters`, as [`word_error_rate`]."""
-    return _error_rates("cer", "characters", jiwer.process_characters, predictions, references, normalizer)
+    return _error_rates("cer", "characters", predictions, references, normalizer)
+
+
+def utterance_errors(prediction: str, reference: str, unit: str = "words") -> dict[str, int]:
+    """`hits`, `substitutions`, `deletions` and `insertions` of one utterance, both texts already normalised.
+
+    Args:
+        prediction: What was heard.
+        reference: What was said; of nothing said, everything heard is inserted.
+        unit: "words" or "characters".
+    """
+    said, heard = reference.strip(), prediction.strip()
+    if not said:  # which jiwer refuses
+        inserted = len(heard.split() if unit == "words" else heard)
+        return dict.fromkeys(_KINDS, 0) | {"insertions": inserted}
+    aligned = (jiwer.process_words if unit == "words" else jiwer.process_characters)(said, heard)
+    return {kind: getattr(aligned, kind) for kind in _KINDS}
+
+
+def spoken_units(errors: dict[str, int]) -> int:
+    """Words or characters of the reference that errors were counted against."""
+    return errors["hits"] + errors["substitutions"] + errors["deletions"]
+
+
+def wrong_units(errors: dict[str, int]) -> int:
+    """How many errors there are of all kinds."""
+    return errors["substitutions"] + errors["deletions"] + errors["insertions"]
 
 
 def _error_rates(
-    name: str, unit: str, align: Callable, predictions: Sequence[str], references: Sequence[str], normalizer: str
+    name: str, unit: str, predictions: Sequence[str], references: Sequence[str], normalizer: str
 ) -> dict[str, float | int]:
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions for {len(references)} references.")
     normalize = get_normalizer(normalizer)
-    said, heard = ([normalize(text).strip() for text in side] for side in (references, predictions))
-    # jiwer refuses empty references; whatever is heard where nothing was said is inserted
-    aligned = [align(*pair) for pair in zip(said, heard, strict=True) if pair[0]]
-    if not aligned:
+    utterances = [
+        utterance_errors(normalize(heard), normalize(said), unit)
+        for heard, said in zip(predictions, references, strict=True)
+    ]
+    total = {kind: sum(errors[kind] for errors in utterances) for kind in _KINDS}
+    units = spoken_units(total)
+    if not units:
         raise ValueError("Not one reference has a word in it.")
-    from_nothing = [noise for nothing, noise in zip(said, heard, strict=True) if not nothing]
-    inserted = sum(len(noise.split() if unit == "words" else noise) for noise in from_nothing)
-    kinds = ("hits", "substitutions", "deletions", "insertions")
-    hits, *errors = (sum(getattr(output, kind) for output in aligned) for kind in kinds)
-    errors[-1] += inserted
-    units = hits + errors[0] + errors[1]
+    rates = [wrong_units(errors) / spoken_units(errors) for errors in utterances if spoken_units(errors)]
     return {
-        name: sum(errors) / units,
-        f"{name}_macro": sum(getattr(output, name) for output in aligned) / len(aligned),
-        **dict(zip(kinds[1:], errors, strict=True)),
+        name: wrong_units(total) / units,
+        f"{name}_macro": sum(rates) / len(rates),
+        **{kind: total[kind] for kind in _KINDS[1:]},
         f"reference_{unit}": units,
     }

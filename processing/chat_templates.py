@@ -96,6 +96,14 @@ TEXT_CHAT_TEMPLATE = """\
 # What a text model writes when its turn is over and it goes on with the user's
 NEXT_TURN = "\n\nUser:"
 
+
+def stop_strings(chat_template: str | None, configured: str | list[str] | None) -> list[str]:
+    """Strings that end an answer: those of a model's generation configuration, or of the World text template."""
+    if chat_template == TEXT_CHAT_TEMPLATE:
+        return [NEXT_TURN]
+    return [configured] if isinstance(configured, str) else list(configured or [])
+
+
 # VisualRWKV's training format: blank lines end turns, so a turn holds none, and its pictures come first, a line each.
 # Here the tokens of a whole conversation are those of its turns one by one, as the original encodes them: no token of
 # the World vocabulary spans the end of one turn and the start of the next.

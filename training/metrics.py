@@ -1,45 +1,33 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of generated answers during training."""
+"""Scores of generated answers during training, in percent; the rules are those of `evaluation`."""
 
-import re
 from collections.abc import Callable
 
+from ..evaluation.exact_answers import matches
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = re.compile(r"[^\w\s]")
+
+# jiwer and the normalisers are needed only by those who score transcripts
 
 
 def word_error_rate(predictions: list[str], references: list[str]) -> dict[str, float]:
-    """Word error rate over the whole corpus, lower-cased and without punctuation, in percent."""
-    import jiwer
+    """Word error rate over the whole corpus, normalised as Whisper's in any language."""
+    from ..evaluation.error_rates import word_error_rate as rate
 
-    return {"wer": 100 * jiwer.wer([_plain(text) for text in references], [_plain(text) for text in predictions])}
+    return {"wer": 100 * rate(predictions, references, "whisper_basic")["wer"]}
 
 
 def character_error_rate(predictions: list[str], references: list[str]) -> dict[str, float]:
-    """Character error rate over the whole corpus without spaces and punctuation, in percent."""
-    import jiwer
+    """Character error rate over the whole corpus without case, spaces and punctuation."""
+    from ..evaluation.error_rates import character_error_rate as rate
 
-    def characters(texts: list[str]) -> list[str]:
-        return [_plain(text).replace(" ", "") for text in texts]
-
-    return {"cer": 100 * jiwer.cer(characters(references), characters(predictions))}
+    return {"cer": 100 * rate(predictions, references, "chinese")["cer"]}
 
 
 def exact_match(predictions: list[str], references: list[str]) -> dict[str, float]:
-    """Answers that agree but for case, punctuation and articles, in percent, as in visual question answering."""
-    pairs = zip(predictions, references, strict=True)
-    right = sum(_without_articles(said) == _without_articles(answer) for said, answer in pairs)
+    """Answers that are the same but for case, punctuation, articles and how numbers are written."""
+    right = sum(matches(said, answer, "vqa") for said, answer in zip(predictions, references, strict=True))
     return {"exact_match": 100 * right / len(references)}
-
-
-def _plain(text: str) -> str:
-    return " ".join(_PUNCTUATION.sub(" ", text.lower()).split())
-
-
-def _without_articles(text: str) -> str:
-    return " ".join(_ARTICLES.sub(" ", _plain(text)).split())
 
 
 METRICS: dict[str, Callable[[list[str], list[str]], dict[str, float]]] = {

@@ -5,14 +5,18 @@
 import io
 
 import numpy as np
+import torch
 from make_data import vocabulary_words
 from PIL import Image
+from rich.progress import track
 from speech import SAMPLE_RATE
 
 from rwkv7_world import RWKVWorldTokenizer
 
 
 SPEECH_QUESTION = "what is said?"
+BATCH_SIZE = 50
+MAX_NEW_TOKENS = 20
 
 
 def build_tokenizer() -> RWKVWorldTokenizer:
@@ -51,3 +55,15 @@ def encode(processor, rows: list[dict], with_answer: bool, **kwargs):
         processor_kwargs={"padding": True, "sampling_rate": SAMPLE_RATE},
         **kwargs,
     )
+
+
+@torch.inference_mode()
+def answer(model, processor, rows: list[dict], title: str) -> list[str]:
+    """The model's greedy answer to every row."""
+    answers = []
+    for start in track(range(0, len(rows), BATCH_SIZE), title, transient=True):
+        inputs = encode(processor, rows[start : start + BATCH_SIZE], with_answer=False)
+        output = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        new_tokens = output[:, inputs["input_ids"].shape[1] :]
+        answers += processor.batch_decode(new_tokens, skip_special_tokens=True)
+    return answers

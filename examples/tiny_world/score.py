@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Scores Tiny World on held-out voices and pictures, beside chance and a baseline that neither sees nor hears.
+"""Scores Tiny World on held-out voices and pictures by `rwkv7-world evaluate`, beside chance and text alone.
 
     python score.py checkpoint
 
@@ -9,23 +9,24 @@ The rows are made anew from their seeds, the same that `make_data.py` calls `spe
 
 import argparse
 import json
+import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import jiwer
-import torch
-from conversations import SPEECH_QUESTION, encode
+import numpy as np
+import soundfile
+from conversations import BATCH_SIZE, MAX_NEW_TOKENS, SPEECH_QUESTION
 from make_data import TRAIN_FAMILIES, scene_row, scene_tasks, speech_row
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from speech import SAMPLE_RATE
 
-from rwkv7_world import RWKVWorldForConditionalGeneration, RWKVWorldProcessor
+from rwkv7_world.cli.main import main as rwkv7_world
+from rwkv7_world.evaluation.error_rates import word_error_rate
 
 
 BASELINE_ROWS = 2000  # training rows that the baseline counts answers in
-BATCH_SIZE = 50
-MAX_NEW_TOKENS = 20
 
 
 def held_out_rows(clips: int, pictures: int) -> tuple[list[dict], list[dict]]:
@@ -35,16 +36,36 @@ def held_out_rows(clips: int, pictures: int) -> tuple[list[dict], list[dict]]:
     return speech, scenes
 
 
-@torch.inference_mode()
-def answer(model, processor, rows: list[dict], title: str) -> list[str]:
-    """The model's greedy answer to every row."""
-    answers = []
-    for start in track(range(0, len(rows), BATCH_SIZE), title, transient=True):
-        inputs = encode(processor, rows[start : start + BATCH_SIZE], with_answer=False)
-        output = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        new_tokens = output[:, inputs["input_ids"].shape[1] :]
-        answers += processor.batch_decode(new_tokens, skip_special_tokens=True)
-    return answers
+def write_questions(folder: Path, speech: list[dict], scenes: list[dict]) -> tuple[Path, Path]:
+    """Clips and pictures as files, each kind with the list of its questions that `rwkv7-world evaluate` reads."""
+    listed = []
+    for number, row in enumerate(speech):
+        samples = np.frombuffer(row["audio"], "<i2")
+        soundfile.write(folder / f"{number}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
+        listed.append({"audio": f"{number}.wav", "text": row["text"]})
+    clips = write_lines(folder / "speech.jsonl", listed)
+    listed = []
+    for number, row in enumerate(scenes):
+        (folder / f"{number}.png").write_bytes(row["image"])
+        question, answer = row["questions"][0], row["answers"][0]
+        listed.append({"image": f"{number}.png", "text": question, "answer": answer, "category": row["family"]})
+    return clips, write_lines(folder / "scenes.jsonl", listed)
+
+
+def write_lines(path: Path, records: list[dict]) -> Path:
+    """One JSON object a line."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def evaluate(checkpoint: Path, task: str, data: Path, *options: str) -> dict:
+    """What `rwkv7-world evaluate` finds, after it printed it."""
+    output = data.with_suffix("")
+    command = ["evaluate", str(checkpoint), task, "--data", str(data), "--output", str(output), *options]
+    command += ["--batch-size", str(BATCH_SIZE), "--max-new-tokens", str(MAX_NEW_TOKENS)]
+    if rwkv7_world(command):
+        raise SystemExit(f"rwkv7-world {' '.join(command)} failed")
+    return json.loads((output / "results.json").read_text(encoding="utf-8"))
 
 
 def text_only_baseline(rows: list[dict]) -> dict[str, str]:
@@ -58,34 +79,34 @@ def text_only_baseline(rows: list[dict]) -> dict[str, str]:
     return {question: counter.most_common(1)[0][0] for question, counter in counts.items()}
 
 
-def score_speech(rows: list[dict], answers: list[str]) -> dict[str, float]:
+def beside_speech_baseline(results: dict, rows: list[dict]) -> dict:
     """Word error rates in percent: of the model, and of always saying the commonest training phrase."""
-    said = [row["text"] for row in rows]
     training = [speech_row((seed, False)) for seed in range(BASELINE_ROWS // 10)]
     constant = text_only_baseline(training)[SPEECH_QUESTION]
+    said = [row["text"] for row in rows]
     return {
         "clips": len(rows),
-        "wer": 100 * jiwer.wer(said, answers),
-        "text_only_wer": 100 * jiwer.wer(said, [constant] * len(said)),
+        "wer": results["value"],
+        "interval": results["interval"],
+        "text_only_wer": 100 * word_error_rate([constant] * len(said), said)["wer"],
     }
 
 
-def score_scenes(rows: list[dict], answers: list[str]) -> dict[str, dict[str, float]]:
+def beside_scenes_baselines(results: dict, rows: list[dict]) -> dict[str, dict]:
     """Right answers in percent, by question family and for all: of the model, by chance, and from text alone."""
     baseline = text_only_baseline([scene_row(task) for task in _baseline_tasks()])
     families = {}
     for family in sorted({row["family"] for row in rows}):
-        chosen = [(row, said) for row, said in zip(rows, answers, strict=True) if row["family"] == family]
+        chosen = [row for row in rows if row["family"] == family]
         families[family] = {
             "pictures": len(chosen),
-            "accuracy": _percent(said == row["answers"][0] for row, said in chosen),
-            "text_only": _percent(baseline.get(row["questions"][0]) == row["answers"][0] for row, _ in chosen),
-            "chance": 100 / len({row["answers"][0] for row, _ in chosen}),
+            "accuracy": results["metrics"][f"accuracy ({family})"],
+            "text_only": _percent(baseline.get(row["questions"][0]) == row["answers"][0] for row in chosen),
+            "chance": 100 / len({row["answers"][0] for row in chosen}),
         }
-    total = sum(scores["pictures"] for scores in families.values())
-    families["all"] = {"pictures": total} | {
-        key: sum(scores[key] * scores["pictures"] for scores in families.values()) / total
-        for key in ("accuracy", "text_only", "chance")
+    families["all"] = {"pictures": len(rows), "accuracy": results["value"], "interval": results["interval"]} | {
+        key: sum(scores[key] * scores["pictures"] for scores in families.values()) / len(rows)
+        for key in ("text_only", "chance")
     }
     return families
 
@@ -120,14 +141,13 @@ def show(scores: dict) -> None:
 
 
 def score(checkpoint: Path, clips: int = 300, pictures: int = 400) -> dict:
-    """Scores of a checkpoint folder, see [`score_speech`] and [`score_scenes`]."""
-    model = RWKVWorldForConditionalGeneration.from_pretrained(checkpoint).eval()
-    processor = RWKVWorldProcessor.from_pretrained(checkpoint)
+    """Scores of a checkpoint folder, see [`beside_speech_baseline`] and [`beside_scenes_baselines`]."""
     speech, scenes = held_out_rows(clips, pictures)
-    return {
-        "speech": score_speech(speech, answer(model, processor, speech, "listening")),
-        "scenes": score_scenes(scenes, answer(model, processor, scenes, "looking")),
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        speech_questions, scene_questions = write_questions(Path(folder), speech, scenes)
+        heard = evaluate(checkpoint, "asr", speech_questions, "--prompt", SPEECH_QUESTION, "--rule", "none")
+        seen = evaluate(checkpoint, "vqa", scene_questions, "--rule", "strict")
+    return {"speech": beside_speech_baseline(heard, speech), "scenes": beside_scenes_baselines(seen, scenes)}
 
 
 def main() -> None:

@@ -13,11 +13,10 @@ import re
 from pathlib import Path
 
 import torch
-from conversations import encode
+from conversations import answer, encode
 from make_data import scene_row
 from peft import PeftModel
 from rich.progress import track
-from score import answer
 
 from rwkv7_world import RWKVWorldForConditionalGeneration, RWKVWorldProcessor
 from rwkv7_world.adapters import attach_adapter

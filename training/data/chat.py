@@ -5,8 +5,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...records.json_records import read_records
 from .conversations import MEDIA
-from .tables import read_records, table_of_rows
+from .tables import table_of_rows
 
 
 _ELSEWHERE = ("http://", "https://", "data:", "/")

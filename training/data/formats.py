@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...records.json_records import read_records
+from ...records.manifests import AUDIO_COLUMNS, SEPARATORS
+from ...records.stored_sets import is_stored_folder
 from .binidx import read_binidx
 from .chat import read_chat
 from .llava import read_llava
 from .plain_text import read_text
-from .stored import is_stored_folder, read_stored
-from .tables import read_records
-from .transcripts import AUDIO_COLUMNS, SEPARATORS, read_transcripts
+from .stored import read_stored
+from .transcripts import read_transcripts
 from .worldrwkv import is_worldrwkv_folder, read_worldrwkv
 
 

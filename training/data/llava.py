@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...records.json_records import read_records
 from .conversations import file_block, text_block
-from .tables import read_records, table_of_rows
+from .tables import table_of_rows
 
 
 IMAGE_MARK = "<image>"

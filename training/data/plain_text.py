@@ -5,7 +5,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from .tables import read_records, table_of_rows
+from ...records.json_records import read_records
+from .tables import table_of_rows
 
 
 SAMPLE_BY = ("line", "paragraph", "document")

@@ -12,22 +12,17 @@ audio | question_audio, answer    spoken questions                     (qa, cnqa
 
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 
 import datasets
 
+from ...records.manifests import TEXT_COLUMNS
+from ...records.stored_sets import load_stored
 from .conversations import BadRowError
-from .transcripts import TEXT_COLUMNS, transcript_row
+from .transcripts import transcript_row
 from .worldrwkv import messages_with_pictures
 
 
-SAVED_MARK = "state.json"
 _IMAGE_COLUMNS, _AUDIO_COLUMNS = ("images", "image"), ("question_audio", "audio")
-
-
-def is_stored_folder(folder: Path) -> bool:
-    """Whether a folder holds a saved set, or parquet files, itself or in folders of its own."""
-    return any(_is_set(part) for part in [folder, *_subfolders(folder)])
 
 
 def read_stored(
@@ -51,48 +46,11 @@ def read_stored(
     Raises:
         ValueError: If its columns are of no kind known.
     """
-    rows = _undecoded(_load(path, name, split, streaming))
+    rows = load_stored(path, name, split, streaming)
     convert = partial(_rows_of_batch, convert=_converter(rows.column_names, path), prompt=prompt, limit=max_images)
     if isinstance(rows, datasets.IterableDataset):
         return rows.map(convert, batched=True, remove_columns=rows.column_names)
     return rows.with_transform(convert)
-
-
-def _load(path: str, name: str | None, split: str, streaming: bool):
-    folder = Path(path)
-    if not folder.is_dir():
-        return datasets.load_dataset(path, name, split=split, streaming=streaming)
-    parts = [_load_folder(part, split) for part in [folder, *_subfolders(folder)] if _is_set(part)]
-    if not parts:
-        return datasets.load_dataset(path, name, split=split, streaming=streaming)
-    whole = datasets.concatenate_datasets(parts)
-    return whole.to_iterable_dataset() if streaming else whole
-
-
-def _load_folder(folder: Path, split: str) -> datasets.Dataset:
-    if not (folder / SAVED_MARK).exists():
-        files = [str(file) for file in sorted(folder.glob("*.parquet"))]
-        return datasets.load_dataset("parquet", data_files=files, split="train")
-    saved = datasets.load_from_disk(str(folder))
-    return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
-
-
-def _is_set(folder: Path) -> bool:
-    return (folder / SAVED_MARK).exists() or any(folder.glob("*.parquet"))
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(part for part in folder.iterdir() if part.is_dir() and not part.name.startswith("."))
-
-
-def _undecoded(rows):
-    """The set with its media as the bytes or paths of their files, for the processor to decode."""
-    for column, feature in (rows.features or {}).items():
-        if isinstance(feature, (datasets.Image, datasets.Audio)):
-            rows = rows.cast_column(column, type(feature)(decode=False))
-        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
-            rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
-    return rows
 
 
 def _converter(columns: Iterable[str], path: str):

@@ -44,34 +44,3 @@ def _parse(batch: dict[str, list[str]]) -> dict[str, list]:
     rows = [json.loads(text) for text in batch[_COLUMN]]
     keys = {key: None for row in rows for key in row}
     return {key: [row.get(key) for row in rows] for key in keys}
-
-
-def read_records(path: Path) -> Iterator[tuple[str, dict | str]]:
-    """(source, record) of a JSON array or a file with a JSON object a line; a text in place of a broken record.
-
-    Raises:
-        ValueError: If a .json file is no array of objects.
-    """
-    if path.suffix == ".json":
-        yield from _read_array(path)
-        return
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                source = f"{path}:{number}"
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError as error:
-                    record = f"no JSON ({error})"
-                yield source, record if isinstance(record, (dict, str)) else "no JSON object"
-
-
-def _read_array(path: Path) -> Iterator[tuple[str, dict | str]]:
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: no JSON ({error})") from error
-    if not isinstance(records, list):
-        raise ValueError(f"{path}: expected a JSON array of records, got a {type(records).__name__}")
-    for index, record in enumerate(records):
-        yield f"{path}[{index}]", record if isinstance(record, dict) else "no JSON object"

@@ -2,19 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Manifests of transcribed clips: JSON lines, CSV or TSV with a path and a text, as NeMo's and Common Voice's."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ...records.manifests import AUDIO_COLUMNS, CLIP_FOLDERS, TEXT_COLUMNS, clip_and_text, find_clip, manifest_records
 from .conversations import file_block, text_block
-from .tables import read_records, table_of_rows
-
-
-AUDIO_COLUMNS = ("audio_filepath", "audio_path", "audio", "file_name", "wav", "path")
-TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence", "answer")
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-# Where a manifest's clips may lie beside it: Common Voice names them without their folder
-_CLIP_FOLDERS = ("", "clips", "audio", "wav")
+from .tables import table_of_rows
 
 
 def read_transcripts(
@@ -37,7 +30,7 @@ def read_transcripts(
         prompt: What is asked about the clip, if anything.
         lowercase: Whether the text is learned in lower case, as RWKV-ASR learns it.
     """
-    folders = [audio_folder] if audio_folder is not None else [str(Path(path).parent / name) for name in _CLIP_FOLDERS]
+    folders = [audio_folder] if audio_folder is not None else [str(Path(path).parent / name) for name in CLIP_FOLDERS]
     columns = [[audio_column] if audio_column else AUDIO_COLUMNS, [text_column] if text_column else TEXT_COLUMNS]
     return table_of_rows(
         transcript_rows, Path(path), streaming, folders=folders, columns=columns, prompt=prompt, lowercase=lowercase
@@ -48,36 +41,19 @@ def transcript_rows(
     path: Path, folders: list[str], columns: list[Sequence[str]], prompt: str, lowercase: bool
 ) -> Iterator[dict]:
     """A row for every record, with `error` for one without path or text."""
-    for source, record in _records(path):
+    for source, record in manifest_records(path):
         if isinstance(record, str):
             yield {"error": record, "source": source}
             continue
-        audio, text = (next((record[name] for name in names if record.get(name)), None) for names in columns)
+        audio, text = clip_and_text(record, *columns)
         if not isinstance(audio, str) or not isinstance(text, str):
             yield {"error": f"no clip or no text, its keys are {sorted(record)}", "source": source}
             continue
         text = text.lower() if lowercase else text
-        yield transcript_row(file_block("audio", _find(audio, folders)), text, prompt) | {"source": source}
+        yield transcript_row(file_block("audio", find_clip(audio, folders)), text, prompt) | {"source": source}
 
 
 def transcript_row(clip: dict, text: str, prompt: str = "") -> dict:
     """The conversation of a clip, given as a block, and its text."""
     question = [clip, text_block(prompt)] if prompt else [clip]
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": text}]}
-
-
-def _records(path: Path) -> Iterator[tuple[str, dict | str]]:
-    if path.suffix not in SEPARATORS:
-        yield from read_records(path)
-        return
-    quoting = csv.QUOTE_NONE if path.suffix == ".tsv" else csv.QUOTE_MINIMAL  # Common Voice's text has lone quotes
-    with open(path, encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines, delimiter=SEPARATORS[path.suffix], quoting=quoting)
-        for record in reader:
-            yield f"{path}:{reader.line_num}", record
-
-
-def _find(audio: str, folders: list[str]) -> str:
-    """The clip's path: in the first folder that holds it, else in the first."""
-    found = (Path(folder) / audio for folder in folders if (Path(folder) / audio).exists())
-    return str(next(found, Path(folders[0]) / audio))

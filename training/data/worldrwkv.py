@@ -10,9 +10,10 @@ text/*.json[l]  the same records, pictures in data/ or the folder             (i
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...records.json_records import read_records
 from .conversations import BadRowError, file_block, text_block
 from .llava import IMAGE_MARK, ROLES
-from .tables import read_records, table_of_rows
+from .tables import table_of_rows
 from .transcripts import transcript_row
 
 

@@ -1,0 +1,255 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`rwkv7-world evaluate`: a model, a benchmark, its score beside those of others."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import PROGRAM, number, quiet_libraries
+from .loading import DTYPES, load_config, load_model, load_processor, pick_device
+
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig
+
+    from ..evaluation.answering import Answerer
+    from ..evaluation.processes import Processes
+    from ..evaluation.runner import Run
+    from ..evaluation.sample_log import SampleLog
+    from ..evaluation.tasks.task import DataOptions, Sample, Task
+
+
+RESULTS, PLOT = "results.json", "errors_by_length.png"
+DEFAULT_BATCH_SIZE = 8
+
+_EPILOG = f"""\
+examples:
+  {PROGRAM} evaluate --list
+  {PROGRAM} evaluate MODEL librispeech-clean --data LibriSpeech/test-clean
+  {PROGRAM} evaluate MODEL vqav2 --data vqav2 --split test-dev2015
+  {PROGRAM} evaluate MODEL vqa --data my_questions.jsonl --limit 100
+  accelerate launch --num_processes 2 -m rwkv7_world.cli.main evaluate MODEL gqa --data gqa
+
+A run that was ended goes on where it was, when the same command is given again.
+"""
+
+
+def add_parser(commands) -> None:
+    """Adds the sub-command to `commands`, the object that `ArgumentParser.add_subparsers` returned."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a model on a benchmark",
+        description="Scores a model on a benchmark in its official files; answers and scores end up in a folder.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="folder with a model, or its id on the Hub")
+    parser.add_argument("task", metavar="TASK", nargs="?", help="the benchmark, one of --list")
+    parser.add_argument("--list", action="store_true", help="show the benchmarks and the files they expect")
+    _add_data_options(parser)
+    _add_runtime_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the sub-command.
+
+    Raises:
+        ValueError: If the task, its data, an option or the model is not as it should be.
+        OSError: If something cannot be read or written.
+    """
+    if args.list:
+        _show_tasks()
+        return
+    if not args.model or not args.task or args.data is None:
+        raise ValueError("MODEL, TASK and --data are needed; --list shows the tasks")
+    with nullcontext() if args.debug else quiet_libraries():
+        _evaluate(args)
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    at_least_one = number(int, lambda value: value >= 1, "a whole number of at least 1")
+    group = parser.add_argument_group("what is asked")
+    group.add_argument("--data", metavar="PATH", type=Path, help="the benchmark's folder or file")
+    group.add_argument("--split", metavar="NAME", help="of the benchmark (default: its first, see --list)")
+    group.add_argument("--media", metavar="DIR", type=Path, help="pictures or clips, if they are elsewhere")
+    group.add_argument("--prompt", metavar="TEXT", help="what to ask about each clip (default: nothing)")
+    group.add_argument("--limit", metavar="N", type=at_least_one, help="only the first N samples")
+    group.add_argument(
+        "--rule", metavar="NAME", help="how answers are compared (default: the benchmark's, see --list)"
+    )
+    group.add_argument(
+        "--skip-unreadable", action="store_true", help="leave samples that cannot be read out; else they are wrong"
+    )
+
+
+def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
+    at_least_one = number(int, lambda value: value >= 1, "a whole number of at least 1")
+    group = parser.add_argument_group("how it runs")
+    group.add_argument("--output", metavar="DIR", type=Path, help="default: results/MODEL/TASK")
+    group.add_argument("--batch-size", metavar="N", type=at_least_one, default=DEFAULT_BATCH_SIZE)
+    group.add_argument("--max-new-tokens", metavar="N", type=at_least_one, help="length of an answer at most")
+    group.add_argument("--adapter", metavar="DIR", help="an adapter of PEFT for the model, as a folder or a Hub id")
+    group.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights (default: as saved)")
+    group.add_argument("--device", metavar="NAME", help="cpu, cuda ... (default: a GPU if there is one)")
+    group.add_argument("--debug", action="store_true", help="show warnings, and the traceback of an error")
+
+
+def _show_tasks() -> None:
+    from ..evaluation.tasks import TASKS
+
+    for task in TASKS.values():
+        splits = f"; splits {', '.join(task.splits)}" if task.splits else ""
+        print(f"{task.name}: {task.title}\n  {task.metric}, rule {task.rule}{splits}\n  --data: {task.layout}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from ..evaluation.processes import Processes
+    from ..evaluation.runner import answer_samples, score_records
+    from ..evaluation.sample_log import SampleLog
+    from ..evaluation.tasks import DataOptions, find_task
+
+    task = find_task(args.task)
+    task = dataclasses.replace(task, max_new_tokens=args.max_new_tokens or task.max_new_tokens)
+    device = pick_device(args.device)
+    config = load_config(args.model)
+    _check_model(task, config, args.model)
+    options = DataOptions(args.data, args.split, args.media, args.prompt)
+    task.split_of(options)
+    samples = task.read(options)[: args.limit]
+    rule = args.rule or task.rule
+    _check_rule(task, samples, rule)
+    processes = Processes(device)
+    output = args.output or Path("results", Path(args.model).name, task.name)
+    log = SampleLog(output, _settings(task, samples, config, processes.device, args))
+    run_ = answer_samples(
+        task,
+        samples,
+        args.batch_size,
+        lambda: _load_answerer(task, config, args, processes.device),
+        log,
+        processes,
+        _progress(task.name, processes),
+    )
+    if processes.is_first:
+        run_ = dataclasses.replace(run_, records=score_records(task, samples, run_.records, rule))
+        _report(task, run_, rule, log, options, args)
+    processes.leave()
+
+
+def _check_model(task: "Task", config: "PreTrainedConfig", model: str) -> None:
+    from ..evaluation.runner import needed_part_is_missing
+
+    if missing := needed_part_is_missing(task, config):
+        raise ValueError(f"{model}: the model has no {missing}, which {task.name} needs")
+
+
+def _check_rule(task: "Task", samples: "Sequence[Sample]", rule: str) -> None:
+    """Refuses a rule that the task cannot use before anything is asked."""
+    answered = next((sample for sample in samples if sample.reference is not None), None)
+    if answered is not None and rule != task.rule:
+        task.score("0", answered, rule)
+
+
+def _load_answerer(
+    task: "Task", config: "PreTrainedConfig", args: argparse.Namespace, device: "torch.device"
+) -> "Answerer":
+    from ..evaluation.answering import GreedyAnswers, TextLikelihoods
+    from ..evaluation.tasks.task import LIKELIHOOD
+
+    processor = load_processor(config)
+    model = load_model(config, args.dtype, device)
+    if args.adapter:
+        from ..adapters import load_adapter  # needs PEFT
+
+        model = load_adapter(model, args.adapter).get_base_model()
+    if task.kind == LIKELIHOOD:
+        return TextLikelihoods(model, getattr(processor, "tokenizer", processor))
+    return GreedyAnswers(model, processor, task.max_new_tokens)
+
+
+def _settings(
+    task: "Task",
+    samples: "Sequence[Sample]",
+    config: "PreTrainedConfig",
+    device: "torch.device",
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """What the answers depend on; a run that differs in any is another one."""
+    questions = [(sample.id, sample.prompt, sample.reference) for sample in samples]
+    return {
+        "task": task.name,
+        "model": str(args.model),
+        "revision": getattr(config, "_commit_hash", None),
+        "weights": _fingerprint_of_folder(config.name_or_path),
+        "adapter": args.adapter,
+        "adapter_weights": _fingerprint_of_folder(args.adapter) if args.adapter else None,
+        "data": str(args.data),
+        "split": args.split,
+        "media": str(args.media) if args.media else None,
+        "samples": len(samples),
+        "questions": hashlib.sha256(json.dumps(questions, ensure_ascii=False).encode()).hexdigest(),
+        "prompt": args.prompt,
+        "limit": args.limit,
+        "batch_size": args.batch_size,
+        "max_new_tokens": task.max_new_tokens,
+        "dtype": args.dtype,
+        "device": device.type,
+        "backend": os.environ.get("RWKV7_BACKEND"),
+    }
+
+
+def _fingerprint_of_folder(path: str) -> str | None:
+    """A hash of the names, sizes and times of a folder's files; `None` for a model of the Hub."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return None
+    files = sorted((file.name, file.stat()) for file in folder.iterdir() if file.is_file())
+    return hashlib.sha256(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]).encode()).hexdigest()
+
+
+def _progress(title: str, processes: "Processes"):
+    from rich.console import Console
+    from rich.progress import track
+
+    shown = processes.is_first and sys.stderr.isatty()
+
+    def show(batches):
+        return track(batches, title, console=Console(stderr=True), transient=True, disable=not shown)
+
+    return show
+
+
+def _report(
+    task: "Task", run_: "Run", rule: str, log: "SampleLog", options: "DataOptions", args: argparse.Namespace
+) -> None:
+    """Writes samples, results, the official file of answers and the plot, and prints the table."""
+    from rich.console import Console
+
+    from ..evaluation.plots import plot_errors_by_length
+    from ..evaluation.results import results_table, summarize_run
+
+    log.finish(run_.records)
+    results = summarize_run(task, run_, rule, log.settings, args.skip_unreadable)
+    written = [log.write(RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")]
+    if results["metrics"]:
+        Console().print(results_table(results, Path(args.model).name))
+        if task.needs == "audio_config":
+            written.append(plot_errors_by_length(run_.records, task.metric, log.folder / PLOT))
+    if task.submission and results["unanswered_by_the_data"]:
+        written.append(task.submission(run_.records, options, log.folder))
+    if results["unreadable"]:
+        first = results["unreadable_samples"][0]
+        print(
+            f"{results['unreadable']} of {len(run_.records)} samples could not be read and are "
+            f"{results['unreadable_are']}, the first {first['id']}: {first['error']}"
+        )
+    print("\n".join(str(path) for path in written if path))

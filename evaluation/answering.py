@@ -1,0 +1,116 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a model says to samples: its greedy answers, or how likely it finds texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+from ..processing.chat_templates import stop_strings
+from .tasks.task import Sample
+
+
+CHUNK_LENGTH = 1024  # tokens of a long text at once; the state carries over
+
+
+class Answerer(Protocol):
+    """Answers in two steps, so that samples that cannot be read are told from errors of the model."""
+
+    def encode(self, samples: Sequence[Sample]) -> Any:
+        """Inputs of a batch; raises `ValueError` or `OSError` if a sample cannot be read."""
+
+    def answer(self, inputs: Any) -> list[str]:
+        """An answer for each of the batch."""
+
+
+@dataclass
+class GreedyAnswers:
+    """The likeliest answer, token by token.
+
+    Args:
+        model: A composite.
+        processor: Its processor.
+        max_new_tokens: Length of an answer at most.
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    max_new_tokens: int
+
+    def encode(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """The questions with their media, padded on the left."""
+        conversations = [[{"role": "user", "content": list(sample.content)}] for sample in samples]
+        options = {"padding": True, "padding_side": "left"}
+        extractor = getattr(self.processor, "feature_extractor", None)
+        if extractor is not None:
+            options["sampling_rate"] = extractor.sampling_rate
+        return self.processor.apply_chat_template(
+            conversations,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs=options,
+        )
+
+    @torch.inference_mode()
+    def answer(self, inputs: dict[str, torch.Tensor]) -> list[str]:
+        """Answers without special tokens, the strings that end them, and space around them."""
+        model = self.model
+        inputs = {
+            name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+        strings = stop_strings(self.processor.chat_template, model.generation_config.stop_strings)
+        stop = {"stop_strings": strings, "tokenizer": self.processor.tokenizer} if strings else {}
+        output = model.generate(**inputs, **stop, max_new_tokens=self.max_new_tokens, do_sample=False)
+        answers = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [_before(answer, strings).strip() for answer in answers]
+
+
+@dataclass
+class TextLikelihoods:
+    """The negative log-likelihood of whole texts in nats, written out to its last digit.
+
+    Args:
+        model: A text model or composite.
+        tokenizer: Its tokenizer.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def encode(self, samples: Sequence[Sample]) -> list[torch.Tensor]:
+        """Token ids of each text, (1, time) int64, after the token that begins texts."""
+        start = self.tokenizer.bos_token_id
+        start = self.tokenizer.eos_token_id if start is None else start
+        if start is None:
+            raise ValueError("the tokenizer has no token that begins or ends a text")
+        texts = [self.tokenizer.encode(sample.reference, add_special_tokens=False) for sample in samples]
+        return [torch.tensor([[start, *token_ids]], device=self.model.device) for token_ids in texts]
+
+    @torch.inference_mode()
+    def answer(self, inputs: list[torch.Tensor]) -> list[str]:
+        """One number for each text."""
+        return [repr(self._negative_log_likelihood(token_ids)) for token_ids in inputs]
+
+    def _negative_log_likelihood(self, token_ids: torch.Tensor) -> float:
+        total, state = 0.0, None
+        for start in range(0, token_ids.shape[1] - 1, CHUNK_LENGTH):
+            seen = token_ids[:, start : start + CHUNK_LENGTH]
+            targets = token_ids[0, start + 1 : start + CHUNK_LENGTH + 1]
+            output = self.model(input_ids=seen, past_key_values=state, use_cache=True)
+            state = output.past_key_values
+            logits = output.logits[0, : len(targets)].float()  # (time, vocabulary)
+            total += F.cross_entropy(logits, targets, reduction="sum").item()
+        return total
+
+
+def _before(text: str, endings: Sequence[str]) -> str:
+    for ending in endings:
+        text = text.split(ending)[0]
+    return text

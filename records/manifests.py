@@ -1,0 +1,44 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Manifests of transcribed clips: JSON lines, CSV or TSV with a path and a text, as NeMo's and Common Voice's."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .json_records import read_records
+
+
+AUDIO_COLUMNS = ("audio_filepath", "audio_path", "audio", "file_name", "wav", "path")
+TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence", "answer")
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+# Where a manifest's clips may lie beside it: Common Voice names them without their folder
+CLIP_FOLDERS = ("", "clips", "audio", "wav")
+
+
+def manifest_records(path: Path) -> Iterator[tuple[str, dict | str]]:
+    """(source, record) of a .json, .jsonl, .csv or .tsv file; a text in place of a broken record."""
+    if path.suffix not in SEPARATORS:
+        yield from read_records(path)
+        return
+    quoting = csv.QUOTE_NONE if path.suffix == ".tsv" else csv.QUOTE_MINIMAL  # Common Voice's text has lone quotes
+    with open(path, encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines, delimiter=SEPARATORS[path.suffix], quoting=quoting)
+        for record in reader:
+            yield f"{path}:{reader.line_num}", record
+
+
+def clip_and_text(
+    record: dict, audio_columns: Sequence[str] = AUDIO_COLUMNS, text_columns: Sequence[str] = TEXT_COLUMNS
+) -> tuple:
+    """The first value that a record has in columns of clips, and in those of texts; `None` where there is none."""
+    audio, text = (
+        next((record[name] for name in names if record.get(name)), None) for names in (audio_columns, text_columns)
+    )
+    return audio, text
+
+
+def find_clip(audio: str, folders: list[str]) -> str:
+    """The clip's path: in the first folder that holds it, else in the first."""
+    found = (Path(folder) / audio for folder in folders if (Path(folder) / audio).exists())
+    return str(next(found, Path(folders[0]) / audio))

@@ -1,0 +1,73 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Sets of the `datasets` library: saved, as parquet files, or on the Hub."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    import datasets
+
+
+SAVED_MARK = "state.json"
+
+
+def is_stored_folder(folder: Path) -> bool:
+    """Whether a folder holds a saved set, or parquet files, itself or in folders of its own."""
+    return any(_is_set(part) for part in [folder, *_subfolders(folder)])
+
+
+def load_stored(path: str, name: str | None = None, split: str = "train", streaming: bool = False):
+    """A set of the `datasets` library, with its media as the bytes or paths of their files.
+
+    Args:
+        path: A folder of `save_to_disk`, one of parquet files, one with such folders, or a set's id on the Hub.
+        name: Configuration of a set on the Hub.
+        split: Of it, or of a saved `DatasetDict`.
+        streaming: Whether to read it as rows are asked for.
+    """
+    return _undecoded(_load(path, name, split, streaming))
+
+
+def _load(path: str, name: str | None, split: str, streaming: bool):
+    import datasets  # here, for whoever reads no stored set need not have it
+
+    folder = Path(path)
+    if not folder.is_dir():
+        return datasets.load_dataset(path, name, split=split, streaming=streaming)
+    parts = [_load_folder(part, split) for part in [folder, *_subfolders(folder)] if _is_set(part)]
+    if not parts:
+        return datasets.load_dataset(path, name, split=split, streaming=streaming)
+    whole = datasets.concatenate_datasets(parts)
+    return whole.to_iterable_dataset() if streaming else whole
+
+
+def _load_folder(folder: Path, split: str) -> "datasets.Dataset":
+    import datasets
+
+    if not (folder / SAVED_MARK).exists():
+        files = [str(file) for file in sorted(folder.glob("*.parquet"))]
+        return datasets.load_dataset("parquet", data_files=files, split="train")
+    saved = datasets.load_from_disk(str(folder))
+    return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+
+
+def _is_set(folder: Path) -> bool:
+    return (folder / SAVED_MARK).exists() or any(folder.glob("*.parquet"))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(part for part in folder.iterdir() if part.is_dir() and not part.name.startswith("."))
+
+
+def _undecoded(rows):
+    """The set with its media as the bytes or paths of their files, for the processor to decode."""
+    import datasets
+
+    for column, feature in (rows.features or {}).items():
+        if isinstance(feature, (datasets.Image, datasets.Audio)):
+            rows = rows.cast_column(column, type(feature)(decode=False))
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+            rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
+    return rows

@@ -1,0 +1,282 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`rwkv7-world evaluate`: the same numbers however a run was interrupted or shared, and one line for bad input."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from helpers import composites
+from helpers.training import PACKAGE_PARENT, save_text_model, start_command
+from rwkv7_world.cli.main import main
+from rwkv7_world.evaluation.confidence import bootstrap_interval
+
+
+SAMPLES, NEW_TOKENS = 24, 24
+OPTIONS = ("--batch-size", "2", "--max-new-tokens", str(NEW_TOKENS), "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    composites.tiny_composite("siglip", "wavlm").save_pretrained(folder)
+    composites.tiny_processor("siglip", "wavlm").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory) -> Path:
+    """Questions of many lengths, so that batches are padded."""
+    folder = tmp_path_factory.mktemp("questions")
+    lines = []
+    for index in range(SAMPLES):
+        composites.random_image(index).save(folder / f"{index}.png")
+        text = "what circle " * (1 + index * 7 % 5) + "?"
+        lines.append(
+            {"image": f"{index}.png", "text": text, "answer": "red", "category": "even odd".split()[index % 2]}
+        )
+    path = folder / "questions.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(model, questions, tmp_path_factory) -> Path:
+    """A run that nothing interrupted."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(["evaluate", str(model), "vqa", "--data", str(questions), "--output", str(output), *OPTIONS]) == 0
+    return output
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def scores(output: Path) -> dict:
+    results = json.loads((output / "results.json").read_text())
+    return {name: results[name] for name in ("metrics", "interval", "samples", "unreadable", "settings")}
+
+
+def refusal(capsys, *argv) -> str:
+    capsys.readouterr()
+    status = main(["evaluate", *map(str, argv)])
+    err = capsys.readouterr().err
+    assert (status, err.count("\n")) == (2, 1), err
+    return err
+
+
+def test_samples_are_kept_in_the_order_of_the_data(whole):
+    records = lines_of(whole / "samples.jsonl")
+    assert [record["id"] for record in records] == [str(index) for index in range(SAMPLES)]
+    assert len({record["prediction"] for record in records}) > SAMPLES // 2
+    assert records[1] | {"prediction": ""} == {
+        "id": "1",
+        "prompt": "<image>" + ("what circle " * 3 + "?"),
+        "prediction": "",
+        "reference": ["red"],
+        "category": "odd",
+        "seconds": None,
+        "points": 0.0,
+        "out_of": 1.0,
+    }
+
+
+def test_results_hold_what_is_needed_to_trust_them(whole):
+    results = json.loads((whole / "results.json").read_text())
+    assert results["metrics"].keys() == {"accuracy", "accuracy (even)", "accuracy (odd)"}
+    assert (results["rule"], results["samples"], results["unit"]) == ("vqa", SAMPLES, "percent")
+    assert results["versions"]["torch"] == torch.__version__
+    assert len(results["settings"]["questions"]) == 64
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_numbers(model, questions, whole, tmp_path):
+    output = tmp_path / "killed"
+    argv = ["evaluate", str(model), "vqa", "--data", str(questions), "--output", str(output), *OPTIONS]
+    process = start_command(*argv, stdout=subprocess.DEVNULL)
+    part = output / "samples-0.jsonl"
+    while not (part.exists() and part.read_bytes().count(b"\n") >= 4):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    answered = part.read_bytes()
+    assert not (output / "results.json").exists()
+    part.write_bytes(answered[:-40])  # the last line cut off, as by a full disk
+    assert main(argv) == 0
+    assert lines_of(output / "samples.jsonl") == lines_of(whole / "samples.jsonl")
+    assert scores(output) == scores(whole)
+    assert 0 < json.loads((output / "results.json").read_text())["samples_answered_before"] < SAMPLES
+
+
+def test_two_processes_give_the_same_numbers(model, questions, whole, tmp_path):
+    output = tmp_path / "shared"
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    argv = ["evaluate", str(model), "vqa", "--data", str(questions), "--output", str(output), *OPTIONS]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_PARENT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [*launcher, "-m", "rwkv7_world.cli.main", *argv], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("this run") == 3  # one table, of one process
+    assert lines_of(output / "samples.jsonl") == lines_of(whole / "samples.jsonl")
+    assert scores(output) == scores(whole)
+
+
+def test_a_finished_run_is_scored_again_without_the_model(model, questions, whole, capsys, monkeypatch):
+    monkeypatch.setattr("rwkv7_world.cli.evaluate.load_model", None)
+    before = lines_of(whole / "samples.jsonl")
+    argv = ["evaluate", str(model), "vqa", "--data", str(questions), "--output", str(whole), *OPTIONS]
+    assert main([*argv, "--rule", "strict"]) == 0
+    assert json.loads((whole / "results.json").read_text())["rule"] == "strict"
+    assert main(argv) == 0
+    assert lines_of(whole / "samples.jsonl") == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (("--batch-size", "3"), "holds a run with batch_size 2, this one has 3"),
+        (("--max-new-tokens", "9"), f"holds a run with max_new_tokens {NEW_TOKENS}, this one has 9"),
+        (("--limit", "5"), f"holds a run with samples {SAMPLES}, this one has 5"),
+    ],
+)
+def test_another_run_is_not_resumed(model, questions, whole, capsys, changes, complaint):
+    argv = [model, "vqa", "--data", questions, "--output", whole, *OPTIONS, *changes]
+    assert complaint in refusal(capsys, *argv)
+
+
+def test_a_folder_of_something_else_is_left_alone(model, questions, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "not empty, and no run" in refusal(
+        capsys, model, "vqa", "--data", questions, "--output", tmp_path, *OPTIONS
+    )
+
+
+def test_samples_that_cannot_be_read_are_wrong_unless_left_out(model, questions, tmp_path, capsys):
+    lines = [{"image": f"{index}.png", "text": "what?", "answer": "red"} for index in range(3)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    composites.random_image().save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    output = tmp_path / "run"
+    argv = ["evaluate", str(model), "vqa", "--data", str(tmp_path / "q.jsonl"), "--output", str(output), *OPTIONS]
+    assert main(argv) == 0
+    assert "2 of 3 samples could not be read and are counted as wrong, the first 1:" in capsys.readouterr().out
+    results = json.loads((output / "results.json").read_text())
+    assert (results["samples"], results["unreadable"]) == (3, 2)
+    assert "2.png: no such file" in results["unreadable_samples"][1]["error"]
+    assert main([*argv, "--skip-unreadable"]) == 0
+    assert json.loads((output / "results.json").read_text())["samples"] == 1
+    composites.random_image().save(tmp_path / "1.png")
+    assert main(argv) == 0
+    assert json.loads((output / "results.json").read_text())["unreadable"] == 1
+
+
+def test_a_run_of_which_nothing_can_be_read_is_refused(model, tmp_path, capsys):
+    (tmp_path / "q.jsonl").write_text(json.dumps({"image": "gone.png", "text": "what?", "answer": "red"}))
+    argv = [model, "vqa", "--data", tmp_path / "q.jsonl", "--output", tmp_path / "run", *OPTIONS]
+    complaint = refusal(capsys, *argv)
+    assert "not one of 1 samples can be read" in complaint
+    assert "gone.png: no such file" in complaint
+    composites.random_image().save(tmp_path / "gone.png")
+    assert main(["evaluate", *map(str, argv)]) == 0
+
+
+def test_clips_are_scored_by_words_and_by_length(model, tmp_path, capsys):
+    for index in range(4):
+        soundfile.write(tmp_path / f"{index}.wav", composites.random_clip(index, 4000 + 4000 * index), 16_000)
+    table = "path\tsentence\n" + "".join(f"{index}.wav\tthe red circle\n" for index in range(4))
+    (tmp_path / "clips.tsv").write_text(table)
+    output = tmp_path / "run"
+    assert (
+        main(["evaluate", str(model), "asr", "--data", str(tmp_path / "clips.tsv"), "--output", str(output), *OPTIONS])
+        == 0
+    )
+    records = lines_of(output / "samples.jsonl")
+    assert [record["seconds"] for record in records] == [0.25, 0.5, 0.75, 1.0]
+    errors = sum(record["points"] for record in records)
+    results = json.loads((output / "results.json").read_text())
+    assert results["value"] == pytest.approx(100 * errors / 12)
+    assert results["metrics"].keys() >= {"wer", "wer_macro", "cer", "wer (lower)"}
+
+
+def test_bits_per_character_are_those_of_one_forward_pass(tmp_path):
+    model = save_text_model(tmp_path / "model")
+    text = "the red circle is what the User is\n" * 60  # longer than one chunk
+    (tmp_path / "text.txt").write_text(text)
+    output = tmp_path / "run"
+    argv = [
+        "evaluate",
+        str(model),
+        "bpc",
+        "--data",
+        str(tmp_path / "text.txt"),
+        "--output",
+        str(output),
+        "--device",
+        "cpu",
+    ]
+    assert main(argv) == 0
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = composites.tiny_tokenizer()
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    token_ids = torch.tensor([[start, *tokenizer.encode(text, add_special_tokens=False)]])
+    assert token_ids.shape[1] > 1024
+    with torch.no_grad():
+        loss = AutoModelForCausalLM.from_pretrained(model)(input_ids=token_ids, labels=token_ids).loss
+    bits = loss.item() * (token_ids.shape[1] - 1) / math.log(2) / len(text)
+    assert json.loads((output / "results.json").read_text())["value"] == pytest.approx(bits, rel=1e-4)
+
+
+def test_the_interval_is_that_of_a_mean():
+    points = np.random.default_rng(0).random(2000) < 0.3
+    low, high = bootstrap_interval(points, np.ones(2000))
+    deviation = 1.96 * math.sqrt(0.3 * 0.7 / 2000)
+    assert (low, high) == pytest.approx((points.mean() - deviation, points.mean() + deviation), abs=0.004)
+    assert bootstrap_interval(points, np.ones(2000)) == (low, high)
+
+
+def test_the_list_names_every_task(capsys):
+    assert main(["evaluate", "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert "mmmu: MMMU" in listed
+    assert "splits val2014, train2014, test-dev2015, test2015" in listed
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (("MODEL",), "MODEL, TASK and --data are needed"),
+        (("MODEL", "vqa3", "--data", "DATA"), "unknown task 'vqa3'"),
+        (("MODEL", "vqa", "--data", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
+        (("MODEL", "vqa", "--data", "DATA", "--rule", "kind"), "Unknown rule 'kind'"),
+        (("MODEL", "vqa", "--data", "DATA", "--split", "val"), "vqa has no split 'val'"),
+        (("TEXT", "vqa", "--data", "DATA"), "the model has no eyes, which vqa needs"),
+        (("./nothing", "vqa", "--data", "DATA"), "./nothing: no such model folder"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(model, questions, tmp_path, capsys, argv, complaint):
+    names = {"MODEL": model, "DATA": questions}
+    if "TEXT" in argv:
+        names["TEXT"] = save_text_model(tmp_path / "text")
+    assert complaint in refusal(capsys, *(names.get(word, word) for word in argv))
