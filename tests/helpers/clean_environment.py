@@ -1,3 +1,5 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
 """A virtual environment that holds some of the installed libraries, what they need, and nothing else.
 
 The libraries are links to those of the running environment, so nothing is downloaded or copied.
