@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import convert, generate, info, tokenize, train
+from . import convert, generate, info, tokenize, train, upload
 from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
 
 
@@ -17,6 +17,7 @@ examples:
   {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
   {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
   {PROGRAM} train recipe.yaml
+  {PROGRAM} upload my-model me/my-model --license apache-2.0 --dry-run
 """
 
 
@@ -51,6 +52,7 @@ def build_parser() -> Parser:
     info.add_parser(commands)
     tokenize.add_parser(commands)
     train.add_parser(commands)
+    upload.add_parser(commands)
     return parser
 
 
