@@ -4,6 +4,9 @@
 
 The method is a kind of LoRA to PEFT, so that one adapter can hold a state and LoRA matrices, and several adapters of
 either can be active at once. A learned state is added to the one of the base model, which mostly has none.
+
+Layers are told by the names of their parts: the model may come from the code that its folder carries, whose classes
+are not the ones here.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +19,6 @@ from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import nn
 
 from ..modeling_rwkv7_world.initial_state import RWKV7InitialState
-from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7Attention
 
 
 STATE_TUNING = "STATE_TUNING"  # the `peft_type`
@@ -108,17 +110,16 @@ class StateTuningModel(LoraModel):
         return LoraModel._check_target_module_exists(peft_config, key)
 
     def _create_and_replace(self, config, adapter_name, target, target_name, parent, current_key, **kwargs) -> None:
-        if not isinstance(target, (RWKV7InitialState, StateTuningLayer)):
+        if target_name not in (STATE_MODULE, TOKEN_MODULE):
             super()._create_and_replace(config, adapter_name, target, target_name, parent, current_key, **kwargs)
             return
-        if isinstance(target, RWKV7InitialState):
+        if not isinstance(target, StateTuningLayer):
             target = StateTuningLayer(target)
             setattr(parent, target_name, target)
-        mix = parent.r_k if isinstance(parent, RWKV7Attention) else parent.x_k
-        target.add_adapter(adapter_name, self.active_adapters, mix.device, config.inference_mode)
+        target.add_adapter(adapter_name, self.active_adapters, parent.x_k.device, config.inference_mode)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        if isinstance(new_module, RWKV7InitialState):
+        if child_name in (STATE_MODULE, TOKEN_MODULE):
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)
@@ -140,10 +141,10 @@ def record_learned_starts(model: nn.Module) -> None:
     learned = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
-        if isinstance(module, RWKV7InitialState) and module.weight is not None
+        if name.endswith((STATE_MODULE, TOKEN_MODULE)) and module.weight is not None
     }
     for module in model.modules():
-        if isinstance(module, RWKV7Attention):
+        if hasattr(module, STATE_MODULE):
             module.config.learned_initial_state = STATE_MODULE in learned
             module.config.learned_initial_tokens = TOKEN_MODULE in learned
 

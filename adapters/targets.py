@@ -14,7 +14,6 @@ from peft.utils import (
 from torch import nn
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
-from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7Model
 
 
 LAYERS = ("attn.r_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj", "ffn.key", "ffn.value")
@@ -44,7 +43,8 @@ def language_model_prefix(model: nn.Module) -> str:
         ValueError: If there is no RWKV-7 text model.
     """
     for name, module in model.named_modules():
-        if isinstance(module, RWKV7Model):
+        # By its name: the model may come from the code that its folder carries, whose classes are not the ones here
+        if type(module).__name__ == "RWKV7Model":
             return f"{name}." if name else ""
     raise ValueError(f"{type(model).__name__} has no RWKV-7 text model in it.")
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import convert, evaluate, generate, info, tokenize, train
+from . import convert, evaluate, generate, info, tokenize, train, upload
 from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
 
 
@@ -18,6 +18,7 @@ examples:
   {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
   {PROGRAM} train recipe.yaml
   {PROGRAM} evaluate rwkv7-world-0.4b librispeech-clean --data LibriSpeech
+  {PROGRAM} upload my-model me/my-model --license apache-2.0 --dry-run
 """
 
 
@@ -53,6 +54,7 @@ def build_parser() -> Parser:
     info.add_parser(commands)
     tokenize.add_parser(commands)
     train.add_parser(commands)
+    upload.add_parser(commands)
     return parser
 
 

@@ -19,6 +19,8 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import auto_docstring, logging
 
+from .source_code import WritesItsCode
+
 
 logger = logging.get_logger(__name__)
 
@@ -52,7 +54,7 @@ def world_low_rank_dims(hidden_size: int) -> dict[str, int]:
 
 @auto_docstring(checkpoint="fla-hub/rwkv7-0.4B-world")
 @strict
-class RWKV7Config(PreTrainedConfig):
+class RWKV7Config(WritesItsCode, PreTrainedConfig):
     r"""
     hidden_ratio (`float`, *optional*, defaults to 4):
         Width of the channel mix as a multiple of `hidden_size`, used when `intermediate_size` is `None`.
@@ -99,6 +101,12 @@ class RWKV7Config(PreTrainedConfig):
     ```"""
 
     model_type = "rwkv7"
+    auto_classes = {
+        "AutoConfig": "RWKV7Config",
+        "AutoModel": "RWKV7Model",
+        "AutoModelForCausalLM": "RWKV7ForCausalLM",
+        "AutoModelForSequenceClassification": "RWKV7ForSequenceClassification",
+    }
     base_config_key = "text_config"
     keys_to_ignore_at_inference = ["past_key_values"]
     attribute_map = {"num_attention_heads": "num_heads"}

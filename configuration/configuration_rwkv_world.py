@@ -23,6 +23,7 @@ from transformers.utils import auto_docstring
 
 from .configuration_rwkv7 import RWKV7Config
 from .configuration_vision_towers import VisionTowersConfig, known_prefix_tokens
+from .source_code import WritesItsCode
 
 
 # WorldRWKV keeps `mel_frames // 2 + 1` frames of Whisper's output, which is what this convolution gives
@@ -31,7 +32,7 @@ _WHISPER_FRAMES = [2, 2, 1]
 
 @auto_docstring(checkpoint="WorldRWKV/RWKV7-0.4B-siglip2")
 @strict
-class RWKVWorldConfig(PreTrainedConfig):
+class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     r"""
     vision_config (`dict` or `PreTrainedConfig`, *optional*):
         The vision encoder, any transformers vision model that returns patch features, or several of them as a
@@ -97,6 +98,13 @@ class RWKVWorldConfig(PreTrainedConfig):
     ```"""
 
     model_type = "rwkv_world"
+    auto_classes = {
+        "AutoConfig": "RWKVWorldConfig",
+        "AutoModel": "RWKVWorldModel",
+        "AutoModelForImageTextToText": "RWKVWorldForConditionalGeneration",
+        "AutoModelForMultimodalLM": "RWKVWorldForConditionalGeneration",
+        "AutoProcessor": "RWKVWorldProcessor",
+    }
     keys_to_ignore_at_inference = ["past_key_values"]
     sub_configs_defaults = {
         "text_config": SubConfigSpec(config_class=RWKV7Config),
@@ -131,6 +139,12 @@ class RWKVWorldConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        # The Auto class knows only what is registered with it, and the code that a saved folder carries is not
+        if (
+            isinstance(self.vision_config, dict)
+            and self.vision_config.get("model_type") == VisionTowersConfig.model_type
+        ):
+            self.vision_config = VisionTowersConfig(**self.vision_config)
         super().__post_init__(**kwargs)
         # A two-tower configuration such as CLIP's holds the vision encoder's
         self.vision_config = getattr(self.vision_config, "vision_config", self.vision_config)

@@ -18,6 +18,8 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import auto_docstring
 
+from .source_code import WritesItsCode
+
 
 # Tokens that a vision encoder puts before the patches: CLS and registers
 _PREFIX_TOKENS = {
@@ -112,7 +114,7 @@ class VisionTowerConfig(PreTrainedConfig):
 
 @auto_docstring(checkpoint="howard-hou/visualrwkv-6")
 @strict
-class VisionTowersConfig(PreTrainedConfig):
+class VisionTowersConfig(WritesItsCode, PreTrainedConfig):
     r"""
     towers (`list[dict]` or `list[VisionTowerConfig]`):
         The encoders, in the order in which their features stand side by side. All give as many features of a picture.
@@ -135,6 +137,7 @@ class VisionTowersConfig(PreTrainedConfig):
     ```"""
 
     model_type = "rwkv_vision_towers"
+    auto_classes = {"AutoConfig": "VisionTowersConfig", "AutoModel": "VisionTowersModel"}
 
     towers: list[dict | PreTrainedConfig] | None = None
 

@@ -11,6 +11,7 @@ import os
 
 import torch
 
+from .operator_namespace import NAMESPACE
 from .wkv7 import BACKEND_VARIABLE, select_backend
 from .wkv7_triton import on_device
 
@@ -92,7 +93,7 @@ def squared_relu(x: torch.Tensor) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------------ the operators
 
 
-@torch.library.custom_op("rwkv7_world::mix_tokens", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::mix_tokens", mutates_args=())
 def _mix(x: torch.Tensor, previous: torch.Tensor, mixes: torch.Tensor) -> torch.Tensor:
     """(mixes, batch, time, hidden)."""
     out = x.new_empty(len(mixes), *x.shape)
@@ -105,7 +106,7 @@ def _(x, previous, mixes):
     return x.new_empty(mixes.shape[0], *x.shape)
 
 
-@torch.library.custom_op("rwkv7_world::mix_tokens_backward", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::mix_tokens_backward", mutates_args=())
 def _mix_backward(
     x: torch.Tensor, previous: torch.Tensor, mixes: torch.Tensor, d_out: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -121,7 +122,7 @@ def _(x, previous, mixes, d_out):
     return _empty(x), _empty(previous), _empty(mixes)
 
 
-@torch.library.custom_op("rwkv7_world::prepare_keys", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::prepare_keys", mutates_args=())
 def _prepare_keys(
     k: torch.Tensor, a: torch.Tensor, k_k: torch.Tensor, k_a: torch.Tensor, head_dim: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -136,7 +137,7 @@ def _(k, a, k_k, k_a, head_dim):
     return _empty(k), _empty(k), _empty(k)
 
 
-@torch.library.custom_op("rwkv7_world::prepare_keys_backward", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::prepare_keys_backward", mutates_args=())
 def _prepare_keys_backward(
     k: torch.Tensor,
     a: torch.Tensor,
@@ -159,7 +160,7 @@ def _(k, a, k_k, k_a, d_key, d_removal, d_replacement, head_dim):
     return _empty(k), _empty(a), _empty(k_k), _empty(k_a)
 
 
-@torch.library.custom_op("rwkv7_world::gated_output", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::gated_output", mutates_args=())
 def _gated_output(
     y: torch.Tensor,
     r: torch.Tensor,
@@ -181,7 +182,7 @@ def _(y, r, k, v, g, r_k, weight, bias, eps):
     return _empty(g)
 
 
-@torch.library.custom_op("rwkv7_world::gated_output_backward", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::gated_output_backward", mutates_args=())
 def _gated_output_backward(
     y: torch.Tensor,
     r: torch.Tensor,
@@ -207,7 +208,7 @@ def _(y, r, k, v, g, r_k, weight, bias, d_out, eps):
     return [_empty(x) for x in (y, r, k, v, g, r_k, weight, bias)]
 
 
-@torch.library.custom_op("rwkv7_world::squared_relu", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::squared_relu", mutates_args=())
 def _squared_relu(x: torch.Tensor) -> torch.Tensor:
     out = _empty(x)
     _launch("squared_relu_kernel", _flat_grid(x), x, out, x.numel(), BLOCK=FLAT_BLOCK)
@@ -219,7 +220,7 @@ def _(x):
     return _empty(x)
 
 
-@torch.library.custom_op("rwkv7_world::squared_relu_backward", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::squared_relu_backward", mutates_args=())
 def _squared_relu_backward(x: torch.Tensor, d_out: torch.Tensor) -> torch.Tensor:
     dx = _empty(x)
     _launch("squared_relu_backward_kernel", _flat_grid(x), x, d_out, dx, x.numel(), BLOCK=FLAT_BLOCK)

@@ -27,6 +27,8 @@ from typing import NamedTuple
 
 import torch
 
+from .native_sources import restore_sources
+
 
 BUILD_VARIABLE = "RWKV7_BUILD"
 BUILD_SECONDS = 300  # for waiting and building together; a build takes some seconds on an idle machine
@@ -90,6 +92,7 @@ def load_library(name: str, source: Path, toolchain: Toolchain | None = None) ->
         raise NativeLibraryError(f"builds on Linux and macOS only, not on {sys.platform}")
     toolchain = toolchain or CPP
     try:
+        restore_sources(source.parent)
         folder = _cache_folder() / f"{name}_{_fingerprint(source, toolchain)}"
     except (OSError, ImportError) as error:
         raise NativeLibraryError(f"cannot look for the library: {error}") from error

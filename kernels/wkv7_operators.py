@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import torch
 
+from .operator_namespace import NAMESPACE
+
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # of inputs; kernels in C++ know them by their place here
 
@@ -24,7 +26,7 @@ _BACKWARD_SCHEMA = (
 def define_operators(
     name: str, interval: int, run_forward: Callable, run_backward: Callable, device_types: str | None = None
 ) -> Callable:
-    """Registers `rwkv7_world::name` and its backward operator.
+    """Registers `NAMESPACE::name` and its backward operator.
 
     Args:
         name: Of the backend.
@@ -78,7 +80,7 @@ def define_operators(
 
     def define(suffix, function, schema):
         return torch.library.custom_op(
-            f"rwkv7_world::{name}{suffix}", function, mutates_args=(), device_types=device_types, schema=schema
+            f"{NAMESPACE}::{name}{suffix}", function, mutates_args=(), device_types=device_types, schema=schema
         )
 
     forward_op = define("", forward, _FORWARD_SCHEMA)

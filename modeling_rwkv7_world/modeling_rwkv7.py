@@ -34,6 +34,7 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
+from ..configuration.source_code import SavedWithCode
 from ..kernels import fused_cpu, fused_triton
 from ..kernels.linear_cpu import linear
 from ..kernels.plain_inference import is_unwatched
@@ -42,6 +43,7 @@ from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss
 from .decode_step import decode_token
 from .initial_state import RWKV7InitialState
+from .quantized_linear import QuantizedLinear
 from .token_layout import PackedSequences, TokenLayout
 
 
@@ -137,6 +139,8 @@ def activate_gates(
 
 class RWKV7Attention(nn.Module):
     """Time mix: token shift, data-dependent decay and learning rate, the WKV-7 recurrence, norm, bonus and gate."""
+
+    quantized_class = QuantizedLinear  # what its linear layers become when they are quantised
 
     def __init__(self, config: RWKV7Config, layer_idx: int):
         super().__init__()
@@ -266,6 +270,8 @@ class RWKV7Attention(nn.Module):
 class RWKV7FeedForward(nn.Module):
     """Channel mix: token shift and a squared-ReLU MLP."""
 
+    quantized_class = QuantizedLinear
+
     def __init__(self, config: RWKV7Config, layer_idx: int):
         super().__init__()
         self.config = config
@@ -388,7 +394,7 @@ class RWKV7StateEncoding(NamedTuple):
 
 
 @auto_docstring
-class RWKV7PreTrainedModel(PreTrainedModel):
+class RWKV7PreTrainedModel(SavedWithCode, PreTrainedModel):
     config: RWKV7Config
     base_model_prefix = "model"
     input_modalities = ("text",)

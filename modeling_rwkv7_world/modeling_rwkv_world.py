@@ -31,6 +31,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.feature_lengths import audio_frame_length, convolution_length
+from ..configuration.source_code import SavedWithCode
 from ..kernels.linear_cpu import linear
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss
@@ -76,7 +77,7 @@ class RWKVWorldCausalLMOutputWithPast(CausalLMOutputWithPast):
 
 
 @auto_docstring
-class RWKVWorldPreTrainedModel(PreTrainedModel):
+class RWKVWorldPreTrainedModel(SavedWithCode, PreTrainedModel):
     config: RWKVWorldConfig
     base_model_prefix = "model"
     input_modalities = ("image", "audio", "text")

@@ -25,6 +25,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring, can_return_tuple
 
 from ..configuration.configuration_vision_towers import VisionTowerConfig, VisionTowersConfig
+from ..configuration.source_code import SavedWithCode
 
 
 # Bounds memory: in SAM's layers that see the whole picture, every pair of its 4096 patches has a number in every head
@@ -37,7 +38,7 @@ PICTURES_AT_ONCE = 4
     """
 )
 # trf-ignore: TRF015 (the configuration stands in the folder configuration/)
-class VisionTowersModel(PreTrainedModel):
+class VisionTowersModel(SavedWithCode, PreTrainedModel):
     config: VisionTowersConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)

@@ -22,12 +22,11 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import ConversionOps
 from transformers.quantizers import HfQuantizer
-from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ..kernels.quantized_linear import check_quantization, quantize
-from .modeling_rwkv7 import RWKV7Attention, RWKV7FeedForward
 from .quantized_linear import QuantizedLinear
 
 
@@ -35,7 +34,6 @@ QUANTIZATION_METHOD = "rwkv7_world"
 DEFAULT_GROUP_SIZES = {8: None, 4: 32}
 
 
-@register_quantization_config(QUANTIZATION_METHOD)
 class RWKVQuantizationConfig(QuantizationConfigMixin):
     """Weights of 8 or 4 bits in the large linear layers of the language model, whose inputs are not quantised.
 
@@ -89,26 +87,25 @@ class Quantize(ConversionOps):
         return {full_layer_name: quantized.data, full_layer_name.removesuffix("weight") + "scales": quantized.scales}
 
 
-@register_quantizer(QUANTIZATION_METHOD)
 class RWKVQuantizer(HfQuantizer):
     """What transformers calls while it loads a model that is or shall be quantised by [`RWKVQuantizationConfig`]."""
 
     quantization_config: RWKVQuantizationConfig
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs) -> PreTrainedModel:
-        config = self.quantization_config
+        config, quantized_class = self.quantization_config, _quantized_class(model)
         for name in large_layers(model):
             if not should_convert_module(name, config.modules_to_not_convert):
                 continue
             layer = model.get_submodule(name)
             with layer.weight.device:
-                quantized = QuantizedLinear(layer.in_features, layer.out_features, config.bits, config.group_size)
+                quantized = quantized_class(layer.in_features, layer.out_features, config.bits, config.group_size)
             model.set_submodule(name, quantized)
         return model
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **kwargs) -> bool:
         module, tensor_name = get_module_from_name(model, param_name)
-        return not self.pre_quantized and isinstance(module, QuantizedLinear) and tensor_name == "weight"
+        return not self.pre_quantized and isinstance(module, _quantized_class(model)) and tensor_name == "weight"
 
     def get_quantize_ops(self) -> Quantize:
         return Quantize(self)
@@ -127,7 +124,7 @@ def large_layers(model: PreTrainedModel) -> list[str]:
     Raises:
         ValueError: If the model is of another family.
     """
-    blocks = {name: m for name, m in model.named_modules() if isinstance(m, (RWKV7Attention, RWKV7FeedForward))}
+    blocks = {name: m for name, m in model.named_modules() if hasattr(m, "quantized_class")}
     if not blocks:
         raise ValueError(f"{type(model).__name__} has no layers of RWKV-7, which alone can be quantised like this")
     head = None if "lm_head.weight" in model.all_tied_weights_keys else model.get_output_embeddings()
@@ -139,5 +136,14 @@ def large_layers(model: PreTrainedModel) -> list[str]:
         if type(layer) is nn.Linear
     ]
 
+
+def _quantized_class(model: PreTrainedModel) -> type[QuantizedLinear]:
+    """Of the model's own copy of the code, which need not be this one."""
+    return next(module.quantized_class for module in model.modules() if hasattr(module, "quantized_class"))
+
+
+# The quantisers of several copies of the code, as saved models carry them, serve the models of all
+AUTO_QUANTIZATION_CONFIG_MAPPING[QUANTIZATION_METHOD] = RWKVQuantizationConfig
+AUTO_QUANTIZER_MAPPING[QUANTIZATION_METHOD] = RWKVQuantizer
 
 __all__ = ["RWKVQuantizationConfig", "RWKVQuantizer"]

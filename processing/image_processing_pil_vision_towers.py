@@ -29,6 +29,8 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import auto_docstring
 
+from ..configuration.source_code import WritesItsCode, class_references
+
 
 MAX_PIXEL = np.float32(255)
 
@@ -49,7 +51,8 @@ class VisionTowersImagesKwargs(ImagesKwargs, total=False):
     flattened. Every tower sees the whole picture, squashed to a square: nothing is cropped or padded.
     """
 )
-class VisionTowersImageProcessorPil(PilBackend):
+class VisionTowersImageProcessorPil(WritesItsCode, PilBackend):
+    auto_classes = {"AutoImageProcessor": "VisionTowersImageProcessorPil"}
     valid_kwargs = VisionTowersImagesKwargs
     # VisualRWKV's: DINOv2 and SigLIP at 448, SAM at 1024 with the statistics of ImageNet like DINOv2
     towers = [
@@ -59,6 +62,10 @@ class VisionTowersImageProcessorPil(PilBackend):
     ]
     resample = PILImageResampling.BICUBIC
     do_convert_rgb = True
+
+    def to_dict(self) -> dict:
+        """Everything that a processor writes of it, the place of its code among it."""
+        return super().to_dict() | {"auto_map": class_references(self.auto_classes)}
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs):
         """The picture as a Pillow image, which is resized without a copy of it as floats."""

@@ -25,13 +25,15 @@ from transformers.utils import auto_docstring
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.feature_lengths import audio_frame_length, convolution_length, image_token_length
+from ..configuration.source_code import WritesItsCode
 from .chat_templates import TURN_END, TURN_START, WORLD_CHAT_TEMPLATE
 from .media import list_clips, read_audio_block, read_clip, read_images
 from .video import replace_videos
 
 
 @auto_docstring
-class RWKVWorldProcessor(ProcessorMixin):
+class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
+    auto_classes = {"AutoProcessor": "RWKVWorldProcessor"}
     # Real lengths of clips are needed to write as many placeholders as the model makes features
     audio_kwargs = {"return_attention_mask": True}
 

@@ -1,0 +1,193 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A checked folder goes up: the repository is made if need be, and the Hub's client sends and resumes."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from .contents import Contents, Kind, read_contents
+from .model_card import Description, build_card
+from .snippets import run_snippet
+
+
+REPO_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+RESULT_FILES = "results*.json"
+UNWRITTEN = {".gitattributes", "README.md"}  # what a repository that nobody used yet may hold
+UNAUTHORIZED, FORBIDDEN, CONFLICT = 401, 403, 409
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the files go.
+
+    Args:
+        private: Whether a new repository is private.
+        update: Whether files of a repository in use may be replaced.
+        branch: Branch to write, made if there is none; `main` by default.
+        pull_request: Whether a pull request is opened instead of writing.
+    """
+
+    private: bool = False
+    update: bool = False
+    branch: str | None = None
+    pull_request: bool = False
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A folder that holds just what goes up, the card among it.
+
+    Args:
+        folder: With links to the files.
+        sizes: Bytes by path in the repository, sorted by path.
+        card: Text of the model card.
+    """
+
+    folder: Path
+    sizes: dict[str, int]
+    card: str
+
+
+@contextmanager
+def packed(folder: Path, description: Description, exclude: tuple[str, ...] = ()) -> Iterator[Parcel]:
+    """Checks a folder, lets it say something, and packs it with its card.
+
+    Args:
+        folder: Of a model, an adapter or trained states.
+        description: What the card says besides; results default to `results*.json` of the folder.
+        exclude: Patterns of files that stay here.
+
+    Raises:
+        ValueError: If something in it must not be published, is missing, or does not run.
+        OSError: If it cannot be read.
+    """
+    if not REPO_NAME.fullmatch(description.repo):
+        raise ValueError(f"{description.repo!r} is no name of a repository; expected OWNER/NAME")
+    contents = read_contents(folder, exclude)
+    description = _completed(contents, description)
+    card = str(build_card(contents, description))
+    run_snippet(contents, description.base_model)
+    with tempfile.TemporaryDirectory() as place:
+        staged = Path(place)
+        for name in contents.files:
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).symlink_to((folder / name).resolve())
+        if contents.kind is Kind.ADAPTER:
+            _write_base_model(staged / "adapter_config.json", contents.config, description.base_model)
+        (staged / "README.md").write_text(card, encoding="utf-8")
+        files = sorted(file for file in staged.rglob("*") if file.is_file())
+        sizes = {file.relative_to(staged).as_posix(): file.stat().st_size for file in files}
+        yield Parcel(staged, sizes, card)
+
+
+def upload(parcel: Parcel, repo: str, target: Target) -> str:
+    """Sends a parcel, and goes on where an interrupted upload of it stopped.
+
+    Args:
+        parcel: What goes.
+        repo: Name on the Hub, `owner/name`.
+        target: Where in it.
+
+    Returns:
+        The address of the commit or pull request.
+
+    Raises:
+        ValueError: If the Hub refuses; the message says what to do.
+        OSError: If the connection breaks.
+    """
+    api = HfApi()
+    with _explained(repo):
+        api.whoami()
+        if target.pull_request:
+            api.repo_info(repo)
+        else:
+            _prepare(api, repo, target)
+        commit = api.upload_folder(
+            repo_id=repo,
+            folder_path=parcel.folder,
+            revision=target.branch,
+            create_pr=target.pull_request,
+            commit_message="Upload by rwkv7-world",
+        )
+    return commit.pr_url or commit.commit_url
+
+
+def _completed(contents: Contents, description: Description) -> Description:
+    """The description with results found in the folder and the base model that an adapter names."""
+    if not description.results:
+        description = replace(description, results=tuple(sorted(contents.folder.glob(RESULT_FILES))))
+    if contents.kind not in (Kind.ADAPTER, Kind.STATE):
+        return description
+    base = description.base_model or contents.config.get("base_model_name_or_path") or ""
+    if not REPO_NAME.fullmatch(base) or Path(base).exists():
+        found = f"its base model is {base!r}, " if base else ""
+        raise ValueError(f"{contents.folder}: {found}not a name on the Hub; give --base-model OWNER/NAME")
+    return replace(description, base_model=base)
+
+
+def _write_base_model(path: Path, config: dict, base_model: str) -> None:
+    """In place of the link: the same configuration with the name that others know the base model by."""
+    path.unlink()
+    path.write_text(json.dumps(config | {"base_model_name_or_path": base_model}, indent=2) + "\n", encoding="utf-8")
+
+
+def _prepare(api: HfApi, repo: str, target: Target) -> None:
+    """Makes repository and branch where they are missing.
+
+    Raises:
+        ValueError: If the repository is in use and shall not be updated.
+    """
+    try:
+        files = {file.rfilename for file in api.repo_info(repo).siblings or []}
+    except RepositoryNotFoundError:
+        files = set()
+        api.create_repo(repo, private=target.private, exist_ok=True)
+    if files - UNWRITTEN and not (target.update or target.branch):
+        raise ValueError(
+            f"{repo}: exists already; --update replaces its files and resumes, --branch and --pr leave them"
+        )
+    if target.branch:
+        api.create_branch(repo, branch=target.branch, exist_ok=True)
+
+
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """Errors of the Hub and of the connection in one line, which never holds a token."""
+    try:
+        yield
+    except LocalTokenNotFoundError as error:
+        raise ValueError("no token: set HF_TOKEN, or run `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(f"{repo}: no such repository, or the token may not see it") from error
+    except RevisionNotFoundError as error:
+        raise ValueError(f"{repo}: no such branch") from error
+    except HfHubHTTPError as error:
+        raise ValueError(_reason(repo, error)) from error
+    except httpx2.TransportError as error:
+        reason = f"the upload was interrupted ({type(error).__name__})"
+        raise OSError(f"{repo}: {reason}; run it again with --update, what arrived is not sent twice") from error
+
+
+def _reason(repo: str, error: HfHubHTTPError) -> str:
+    status = getattr(error.response, "status_code", None)
+    if status == UNAUTHORIZED:
+        return "the Hub does not know this token; set another HF_TOKEN, or run `hf auth login`"
+    if status == FORBIDDEN:
+        return f"{repo}: the token may not write there"
+    if status == CONFLICT:
+        return f"{repo}: the name is taken, or somebody else changed the repository meanwhile"
+    return f"{repo}: the Hub answers {status}: {error.server_message or 'no reason'}"
