@@ -68,7 +68,9 @@ class RWKVTrainer(Trainer):
         # turns with another token
         if args.chunk_length is not None and isinstance(model, WithAuxiliaryLoss):
             raise ValueError("chunk_length does not go with an auxiliary loss, which reads whole samples")
+        configured = dict(vars(model.config))
         super().__init__(model, args, **kwargs)
+        _restore_use_cache(self.model.config, configured)
         self.processor = processing_class
         self.generation_evaluator = generation_evaluator
         self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
@@ -140,6 +142,7 @@ class RWKVTrainer(Trainer):
             inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
         inputs["loss_weights"] = token_weights(inputs, args.loss_reduction, counts.items)
         inputs["loss_chunk_size"] = args.loss_chunk_size
+        inputs.setdefault("use_cache", False)
         if args.l2wrap:
             mask = inputs.get("attention_mask", torch.ones_like(inputs["labels"]))
             inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens)
@@ -342,6 +345,14 @@ class RWKVTrainer(Trainer):
             self._load_from_checkpoint(resume_from_checkpoint)
         self._throughput.restart()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+
+def _restore_use_cache(config, before: dict) -> None:
+    """Takes back what transformers' Trainer writes into the configuration, which is saved with the model."""
+    if "use_cache" in before:
+        config.use_cache = before["use_cache"]
+    else:
+        vars(config).pop("use_cache", None)
 
 
 def _frozen_encoders(model: nn.Module) -> list[nn.Module]:

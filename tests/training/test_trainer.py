@@ -133,6 +133,8 @@ print(model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist())
     expected = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0].tolist()
     assert json.loads(done.stdout.splitlines()[-1]) == expected
     assert (tmp_path / "out" / "recipe.yaml").is_file()
+    config, before = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "out", composite))
+    assert config.get("use_cache") == before.get("use_cache")  # which transformers' Trainer sets for training
 
 
 SETTINGS = {
