@@ -108,7 +108,8 @@ def _show_tasks() -> None:
 
     for task in TASKS.values():
         splits = f"; splits {', '.join(task.splits)}" if task.splits else ""
-        print(f"{task.name}: {task.title}\n  {task.metric}, rule {task.rule}{splits}\n  --data: {task.layout}")
+        title = f"{task.title} ({task.dataset})" if task.dataset else task.title
+        print(f"{task.name}: {title}\n  {task.metric}, rule {task.rule}{splits}\n  --data: {task.layout}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -247,7 +248,7 @@ def _report(
     if task.submission and results["unanswered_by_the_data"]:
         written.append(task.submission(run_.records, options, log.folder))
     if results["unreadable"]:
-        first = results["unreadable_samples"][0]
+        first = next(record for record in run_.records if "error" in record)
         print(
             f"{results['unreadable']} of {len(run_.records)} samples could not be read and are "
             f"{results['unreadable_are']}, the first {first['id']}: {first['error']}"

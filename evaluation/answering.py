@@ -69,7 +69,7 @@ class GreedyAnswers:
         stop = {"stop_strings": strings, "tokenizer": self.processor.tokenizer} if strings else {}
         output = model.generate(**inputs, **stop, max_new_tokens=self.max_new_tokens, do_sample=False)
         answers = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [_before(answer, strings).strip() for answer in answers]
+        return [text_before(answer, strings).strip() for answer in answers]
 
 
 @dataclass
@@ -110,7 +110,8 @@ class TextLikelihoods:
         return total
 
 
-def _before(text: str, endings: Sequence[str]) -> str:
+def text_before(text: str, endings: Sequence[str]) -> str:
+    """What stands before the first of the strings that end an answer."""
     for ending in endings:
         text = text.split(ending)[0]
     return text

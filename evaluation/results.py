@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .confidence import CONFIDENCE, bootstrap_interval
 from .runner import Run
-from .tasks.task import PERCENT, Task
+from .tasks.task import LIKELIHOOD, PERCENT, Task
 
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 
 _VERSIONED = ("rwkv7-world", "torch", "transformers", "tokenizers", "numpy", "jiwer", "whisper-normalizer")
-_LISTED_ERRORS = 100
+_LISTED_UNREADABLE = 100
+# Of settings; what is published names no folder of one's own
+_PATHS = ("model", "adapter", "data", "media")
 
 
 def summarize_run(task: Task, run: Run, rule: str, settings: dict[str, Any], skip_unreadable: bool) -> dict[str, Any]:
@@ -35,12 +38,14 @@ def summarize_run(task: Task, run: Run, rule: str, settings: dict[str, Any], ski
     Raises:
         ValueError: If nothing is left to be scored.
     """
-    unreadable = [{"id": record["id"], "error": record["error"]} for record in run.records if "error" in record]
+    unreadable = [record["id"] for record in run.records if "error" in record]
     scored = [record for record in run.records if "points" in record]
     counted = [record for record in scored if not (skip_unreadable and "error" in record)]
     return {
-        "task": task.name,
-        "title": task.title,
+        "benchmark": task.name,
+        "task": _hub_task(task),
+        "dataset": task.dataset or Path(settings["data"]).stem,
+        "split": settings["split"] or next(iter(task.splits), None),
         **_scores(task, counted, rule),
         "rule": rule,
         "unit": "percent" if task.scale == PERCENT else task.metric,
@@ -48,9 +53,9 @@ def summarize_run(task: Task, run: Run, rule: str, settings: dict[str, Any], ski
         "unanswered_by_the_data": len(run.records) - len(scored),
         "unreadable": len(unreadable),
         "unreadable_are": "left out" if skip_unreadable else "counted as wrong",
-        "unreadable_samples": unreadable[:_LISTED_ERRORS],
+        "unreadable_samples": unreadable[:_LISTED_UNREADABLE],
         "published": [asdict(figure) | {"metric": figure.metric or task.metric} for figure in task.published],
-        "settings": settings,
+        "settings": settings | {name: Path(settings[name]).name for name in _PATHS if settings[name]},
         "versions": _versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(run.seconds, 1),
@@ -62,7 +67,9 @@ def results_table(results: dict[str, Any], model: str) -> "Table":
     """The metrics of a model, each beside the figures of others for the same metric."""
     from rich.table import Table
 
-    title = f"{results['title']}\n{results['samples']} samples, compared by {results['rule']}"
+    title = (
+        f"{results['benchmark']}: {results['dataset']}\n{results['samples']} samples, compared by {results['rule']}"
+    )
     table = Table(title=title)
     for column in ("metric", "model", results["unit"], "source"):
         table.add_column(column, justify="right" if column == results["unit"] else "left")
@@ -91,6 +98,13 @@ def _scores(task: Task, records: Sequence[dict], rule: str) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "metrics": metrics,
     }
+
+
+def _hub_task(task: Task) -> str:
+    """The name that the Hub has for what is asked."""
+    if task.kind == LIKELIHOOD:
+        return "text-generation"
+    return "automatic-speech-recognition" if task.needs == "audio_config" else "visual-question-answering"
 
 
 def _versions() -> dict[str, str]:

@@ -42,7 +42,8 @@ def read_gqa(options: DataOptions) -> list[Sample]:
 
 GQA = Task(
     name="gqa",
-    title="GQA: questions about what stands where and how it looks",
+    dataset="GQA",
+    title="questions about what stands where and how it looks",
     layout=LAYOUT,
     read=read_gqa,
     metric="accuracy",

@@ -88,7 +88,8 @@ def _tsv_rows(path: Path) -> Iterator[tuple[str, dict]]:
 
 MMBENCH = Task(
     name="mmbench",
-    title="MMBench: multiple choice about pictures",
+    dataset="MMBench",
+    title="multiple choice about pictures",
     layout=LAYOUT,
     read=read_mmbench,
     metric="accuracy",

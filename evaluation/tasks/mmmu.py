@@ -90,7 +90,8 @@ def _with_pictures(prompt: str, row: dict) -> tuple[dict, ...]:
 
 MMMU = Task(
     name="mmmu",
-    title="MMMU: college exams about one or several pictures",
+    dataset="MMMU",
+    title="college exams about one or several pictures",
     layout=LAYOUT,
     read=read_mmmu,
     metric="accuracy",

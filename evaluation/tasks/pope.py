@@ -59,7 +59,8 @@ def summarize_pope(records: Sequence[dict], rule: str) -> dict[str, float]:
 
 POPE = Task(
     name="pope",
-    title="POPE: whether something is in a picture",
+    dataset="POPE",
+    title="whether something is in a picture",
     layout=LAYOUT,
     read=read_pope,
     metric="accuracy",

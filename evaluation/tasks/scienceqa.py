@@ -65,7 +65,8 @@ def summarize_scienceqa(records: Sequence[dict], rule: str) -> dict[str, float]:
 
 SCIENCEQA = Task(
     name="scienceqa",
-    title="ScienceQA: school science, multiple choice",
+    dataset="ScienceQA",
+    title="school science, multiple choice",
     layout=LAYOUT,
     read=read_scienceqa,
     metric="accuracy",

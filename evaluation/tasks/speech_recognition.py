@@ -181,30 +181,33 @@ _LIBRISPEECH_FIGURES = {"clean": ((2.43, 3.08, 5.33, 6.24), 4.6), "other": ((6.5
 _LIBRISPEECH = tuple(
     _speech_task(
         f"librispeech-{part}",
-        f"LibriSpeech test-{part}: read English",
+        "read English",
         LIBRISPEECH_LAYOUT,
         partial(read_librispeech, task=f"librispeech-{part}"),
         "whisper_english",
+        dataset=f"LibriSpeech test-{part}",
         published=_published(*_LIBRISPEECH_FIGURES[part]),
     )
     for part in ("clean", "other")
 )
 AISHELL1 = _speech_task(
     "aishell1",
-    "AISHELL-1: read Mandarin",
+    "read Mandarin",
     AISHELL_LAYOUT,
     read_aishell,
     "chinese",
     "cer",
     splits=("test", "dev"),
+    dataset="AISHELL-1",
     published=_published((10.33, 13.46, 5.83, 6.95)),
 )
 COMMON_VOICE = _speech_task(
     "common-voice",
-    "Common Voice: one language, read by volunteers",
+    "one language, read by volunteers",
     COMMON_VOICE_LAYOUT,
     read_common_voice,
     "whisper_basic",
+    dataset="Common Voice",
     splits=("test", "dev"),
 )
 ASR = _speech_task("asr", "transcribed clips of your own", MANIFEST_LAYOUT, read_manifest, "whisper_basic")

@@ -83,9 +83,10 @@ class Task:
 
     Args:
         name: What the command calls it.
-        title: One line for the list of tasks.
+        title: What is asked, for the list of tasks.
         layout: The files it expects, in words.
         read: Samples of the data.
+        dataset: Name of the data, for results; none for data of one's own.
         metric: Name of the main metric, one of those that `summarize` gives.
         rule: How answers are compared, in words; for speech, the default normaliser.
         score: (prediction, sample, rule) to the answer's share of the main metric. Unreadable samples are not asked.
@@ -111,6 +112,7 @@ class Task:
     rule: str
     score: Callable[[str, Sample, str], Score]
     summarize: Callable[[Sequence[dict], str], dict[str, float]]
+    dataset: str | None = None
     splits: tuple[str, ...] = ()
     stored_splits: bool = False
     kind: str = GENERATION

@@ -62,7 +62,8 @@ def _first_line(text: str) -> str:
 
 TEXTVQA = Task(
     name="textvqa",
-    title="TextVQA 0.5.1: questions about what is written in pictures",
+    dataset="TextVQA 0.5.1",
+    title="questions about what is written in pictures",
     layout=LAYOUT,
     read=read_textvqa,
     metric="accuracy",

@@ -47,7 +47,8 @@ def write_vizwiz_answers(records: Sequence[dict], options: DataOptions, folder: 
 
 VIZWIZ = Task(
     name="vizwiz",
-    title="VizWiz: questions of blind people about their pictures",
+    dataset="VizWiz",
+    title="questions of blind people about their pictures",
     layout=LAYOUT,
     read=read_vizwiz,
     metric="accuracy",

@@ -97,6 +97,8 @@ def test_results_hold_what_is_needed_to_trust_them(whole):
     assert (results["rule"], results["samples"], results["unit"]) == ("vqa", SAMPLES, "percent")
     assert results["versions"]["torch"] == torch.__version__
     assert len(results["settings"]["questions"]) == 64
+    assert (results["task"], results["dataset"]) == ("visual-question-answering", "questions")
+    assert str(whole.parent.parent) not in (whole / "results.json").read_text()  # no folder of one's own
 
 
 def test_a_killed_run_goes_on_and_gives_the_same_numbers(model, questions, whole, tmp_path):
@@ -183,7 +185,8 @@ def test_samples_that_cannot_be_read_are_wrong_unless_left_out(model, questions,
     assert "2 of 3 samples could not be read and are counted as wrong, the first 1:" in capsys.readouterr().out
     results = json.loads((output / "results.json").read_text())
     assert (results["samples"], results["unreadable"]) == (3, 2)
-    assert "2.png: no such file" in results["unreadable_samples"][1]["error"]
+    assert results["unreadable_samples"] == ["1", "2"]
+    assert "2.png: no such file" in lines_of(output / "samples.jsonl")[2]["error"]
     assert main([*argv, "--skip-unreadable"]) == 0
     assert json.loads((output / "results.json").read_text())["samples"] == 1
     composites.random_image().save(tmp_path / "1.png")
@@ -259,7 +262,7 @@ def test_the_interval_is_that_of_a_mean():
 def test_the_list_names_every_task(capsys):
     assert main(["evaluate", "--list"]) == 0
     listed = capsys.readouterr().out
-    assert "mmmu: MMMU" in listed
+    assert "mmmu: college exams about one or several pictures (MMMU)" in listed
     assert "splits val2014, train2014, test-dev2015, test2015" in listed
 
 
