@@ -20,6 +20,7 @@ from helpers import composites
 from helpers.training import PACKAGE_PARENT, save_text_model, start_command
 from rwkv7_world.cli.main import main
 from rwkv7_world.evaluation.confidence import bootstrap_interval
+from rwkv7_world.evaluation.plots import plot_errors_by_length
 
 
 SAMPLES, NEW_TOKENS = 24, 24
@@ -259,6 +260,14 @@ def test_the_interval_is_that_of_a_mean():
     assert bootstrap_interval(points, np.ones(2000)) == (low, high)
 
 
+def test_errors_are_drawn_by_the_length_of_clips(tmp_path):
+    pytest.importorskip("matplotlib")
+    records = [{"seconds": 1.0 + index, "points": index, "out_of": 4} for index in range(4)]
+    path = plot_errors_by_length(records, "wer", tmp_path / "errors.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert plot_errors_by_length(records[:1], "wer", tmp_path / "one.png") is None
+
+
 def test_the_list_names_every_task(capsys):
     assert main(["evaluate", "--list"]) == 0
     listed = capsys.readouterr().out
@@ -274,6 +283,7 @@ def test_the_list_names_every_task(capsys):
         (("MODEL", "vqa", "--data", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
         (("MODEL", "vqa", "--data", "DATA", "--rule", "kind"), "Unknown rule 'kind'"),
         (("MODEL", "vqa", "--data", "DATA", "--split", "val"), "vqa has no split 'val'"),
+        (("MODEL", "vqa", "--data", "DATA", "--prompt", "why?"), "--prompt is for clips"),
         (("TEXT", "vqa", "--data", "DATA"), "the model has no eyes, which vqa needs"),
         (("./nothing", "vqa", "--data", "DATA"), "./nothing: no such model folder"),
     ],
