@@ -123,6 +123,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     device = pick_device(args.device)
     config = load_config(args.model)
     _check_model(task, config, args.model)
+    _check_prompt(task, args.prompt)
     options = DataOptions(args.data, args.split, args.media, args.prompt)
     task.split_of(options)
     samples = task.read(options)[: args.limit]
@@ -151,6 +152,11 @@ def _check_model(task: "Task", config: "PreTrainedConfig", model: str) -> None:
 
     if missing := needed_part_is_missing(task, config):
         raise ValueError(f"{model}: the model has no {missing}, which {task.name} needs")
+
+
+def _check_prompt(task: "Task", prompt: str | None) -> None:
+    if prompt is not None and task.needs != "audio_config":
+        raise ValueError(f"--prompt is for clips; {task.name} has questions of its own")
 
 
 def _check_rule(task: "Task", samples: "Sequence[Sample]", rule: str) -> None:

@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 from collections import Counter, defaultdict
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -140,10 +141,17 @@ def show(scores: dict) -> None:
     console.print(table)
 
 
-def score(checkpoint: Path, clips: int = 300, pictures: int = 400) -> dict:
-    """Scores of a checkpoint folder, see [`beside_speech_baseline`] and [`beside_scenes_baselines`]."""
+def score(checkpoint: Path, clips: int = 300, pictures: int = 400, keep: Path | None = None) -> dict:
+    """Scores of a checkpoint folder, see [`beside_speech_baseline`] and [`beside_scenes_baselines`].
+
+    Args:
+        checkpoint: The folder.
+        clips, pictures: How many are asked.
+        keep: Where the questions and what `rwkv7-world evaluate` writes are kept.
+    """
     speech, scenes = held_out_rows(clips, pictures)
-    with tempfile.TemporaryDirectory() as folder:
+    with nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         speech_questions, scene_questions = write_questions(Path(folder), speech, scenes)
         heard = evaluate(checkpoint, "asr", speech_questions, "--prompt", SPEECH_QUESTION, "--rule", "none")
         seen = evaluate(checkpoint, "vqa", scene_questions, "--rule", "strict")
@@ -155,11 +163,12 @@ def main() -> None:
         description="Scores Tiny World on held-out data.", epilog="example: python score.py checkpoint --json out.json"
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the trained model")
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the questions, answers and results here")
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     options = parser.parse_args()
     if not (options.checkpoint / "config.json").is_file():
         parser.error(f"{options.checkpoint} is no checkpoint folder: it has no config.json")
-    scores = score(options.checkpoint)
+    scores = score(options.checkpoint, keep=options.keep)
     show(scores)
     if options.json:
         options.json.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ from helpers import composites
 from helpers.training import PACKAGE_PARENT, save_text_model, start_command
 from rwkv7_world.cli.main import main
 from rwkv7_world.evaluation.confidence import bootstrap_interval
+from rwkv7_world.evaluation.plots import plot_errors_by_length
 
 
 SAMPLES, NEW_TOKENS = 24, 24
@@ -111,9 +112,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_numbers(model, questions, whole
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    answered = part.read_bytes()
     assert not (output / "results.json").exists()
-    part.write_bytes(answered[:-40])  # the last line cut off, as by a full disk
+    *earlier, first, _ = part.read_bytes().splitlines(keepends=True)[:4]
+    part.write_bytes(b"".join(earlier) + first[:40])  # the last batch cut off, as by a full disk
     assert main(argv) == 0
     assert lines_of(output / "samples.jsonl") == lines_of(whole / "samples.jsonl")
     assert scores(output) == scores(whole)
@@ -259,6 +260,14 @@ def test_the_interval_is_that_of_a_mean():
     assert bootstrap_interval(points, np.ones(2000)) == (low, high)
 
 
+def test_errors_are_drawn_by_the_length_of_clips(tmp_path):
+    pytest.importorskip("matplotlib")
+    records = [{"seconds": 1.0 + index, "points": index, "out_of": 4} for index in range(4)]
+    path = plot_errors_by_length(records, "wer", tmp_path / "errors.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert plot_errors_by_length(records[:1], "wer", tmp_path / "one.png") is None
+
+
 def test_the_list_names_every_task(capsys):
     assert main(["evaluate", "--list"]) == 0
     listed = capsys.readouterr().out
@@ -274,6 +283,7 @@ def test_the_list_names_every_task(capsys):
         (("MODEL", "vqa", "--data", "nowhere.jsonl"), "nowhere.jsonl: no such file"),
         (("MODEL", "vqa", "--data", "DATA", "--rule", "kind"), "Unknown rule 'kind'"),
         (("MODEL", "vqa", "--data", "DATA", "--split", "val"), "vqa has no split 'val'"),
+        (("MODEL", "vqa", "--data", "DATA", "--prompt", "why?"), "--prompt is for clips"),
         (("TEXT", "vqa", "--data", "DATA"), "the model has no eyes, which vqa needs"),
         (("./nothing", "vqa", "--data", "DATA"), "./nothing: no such model folder"),
     ],
