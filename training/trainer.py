@@ -171,6 +171,8 @@ class RWKVTrainer(Trainer):
     def _chunked_step(self, model: nn.Module, inputs: dict, counts: BatchCounts) -> torch.Tensor:
         """`training_step` in chunks of time."""
         model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # of schedule-free optimisers
+            self.optimizer.train()
         inputs = self._loss_inputs(self._prepare_inputs(inputs), counts)
         with self.compute_loss_context_manager():
             runner, batch = self._chunk_runner(model, inputs), self._in_chunks(inputs)
