@@ -7,8 +7,7 @@ when model, gradients and batch were there, with the step's loss, which shows th
 """
 
 import argparse
-import json
-import subprocess
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -16,6 +15,10 @@ from pathlib import Path
 
 import torch
 
+from ..configuration.configuration_rwkv7 import RWKV7Config
+from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
+from ..training.arguments import RWKVTrainingArguments
+from ..training.trainer import RWKVTrainer
 from .measuring import describe, machine, save
 
 
@@ -28,21 +31,19 @@ WAYS = {
     "chunks of time, whole gradients": {"chunk_length": 512, "loss_chunk_size": 256, "detach_state": False},
 }
 FORGET_PEAK = "5"  # to the kernel
-STEP = "--step"  # of a process that this one starts
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark, prints a table and returns the exit status."""
     args = build_parser().parse_args(argv)
-    if args.step:
-        print(json.dumps(measure_step(**json.loads(args.step))))
-        return 0
+    cases = [(length, way) for length in args.lengths for way in WAYS]
+    cases = [(length, way) for length, way in cases if length <= args.plain_up_to or "chunk_length" in WAYS[way]]
     rows = []
-    for length in args.lengths:
-        for way in WAYS:
-            if length <= args.plain_up_to or "chunks of time" in way:
-                rows.append({"tokens": length, "way": way} | _in_own_process(args, length, way))
-                print(f"{length} {way}: {rows[-1]}", file=sys.stderr)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        for length, way in cases:
+            figures = processes.apply(measure_step, (length, way, args.hidden, args.layers, args.vocab))
+            rows.append({"tokens": length, "way": way} | figures)
+            print(rows[-1], file=sys.stderr)
     report = {"shape": vars(args) | {"json": None}, "machine": machine(), "steps": rows}
     print_table(report)
     save(report, args.json)
@@ -51,23 +52,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rwkv7_world.benchmarks.training_memory", description=__doc__)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096, 16384])
     parser.add_argument("--plain-up-to", type=int, default=4096, help="longest sample without chunks of time")
-    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--vocab", type=int, default=65536)
+    parser.add_argument("--vocab", type=int, default=16384)
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
-    parser.add_argument(STEP, help=argparse.SUPPRESS)
     return parser
 
 
 def measure_step(length: int, way: str, hidden: int, layers: int, vocab: int) -> dict[str, float]:
     """Megabytes that a step needs, its seconds and its loss."""
-    from ..configuration.configuration_rwkv7 import RWKV7Config
-    from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
-    from ..training.arguments import RWKVTrainingArguments
-    from ..training.trainer import RWKVTrainer
-
     torch.manual_seed(0)
     model = RWKV7ForCausalLM(RWKV7Config(hidden_size=hidden, num_hidden_layers=layers, vocab_size=vocab))
     ids = torch.randint(1, vocab, (1, length))
@@ -92,13 +87,6 @@ def _memory(name: str) -> int:
     """Bytes of this process, "VmRSS" now or "VmHWM" at the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
-def _in_own_process(args: argparse.Namespace, length: int, way: str) -> dict[str, float]:
-    step = {"length": length, "way": way, "hidden": args.hidden, "layers": args.layers, "vocab": args.vocab}
-    command = [sys.executable, "-m", __spec__.name, STEP, json.dumps(step)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def print_table(report: dict) -> None:

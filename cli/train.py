@@ -14,7 +14,8 @@ examples:
   {PROGRAM} train recipe.yaml --set trainer.learning_rate=2e-5 --set output_dir=runs/second
   {PROGRAM} train recipe.yaml --resume
   {PROGRAM} train worldrwkv_stage1 --set model.text=rwkv7-0.4b --set data.0.path=blip_laion_cc_sbu_558k.json
-  accelerate launch -m rwkv7_world.cli.main train recipe.yaml
+  {PROGRAM} train lora_sft --set model=rwkv7-1.5b --set data.0.path=chat.jsonl
+  accelerate launch --config_file training/configs/ddp.yaml -m rwkv7_world.cli.main train recipe.yaml
 """
 
 

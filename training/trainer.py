@@ -39,6 +39,7 @@ _MODULES_OF_INPUT = {
     "pixel_values": ("vision_tower", "vision_projector"),
     "input_features": ("audio_tower", "audio_projector"),
 }
+_STARTS = ("initial_state", "initial_token")
 _ENCODERS = ("vision_tower", "audio_tower")
 
 
@@ -74,6 +75,7 @@ class RWKVTrainer(Trainer):
         self.processor = processing_class
         self.generation_evaluator = generation_evaluator
         self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
+        self.model.register_forward_hook(_touch_unused, with_kwargs=True)
         self._frozen_encoders = _frozen_encoders(self.model)
         self._partial = False
         self._throughput = Throughput()
@@ -126,10 +128,10 @@ class RWKVTrainer(Trainer):
         """The loss of a micro-batch as its share of the step's."""
         inputs = self._loss_inputs(inputs, num_items_in_batch)
         if self.args.chunk_length is not None:
-            loss = self._chunk_runner(model, inputs).evaluate(self._in_chunks(inputs))
+            loss = self._chunk_runner(model).evaluate(self._in_chunks(inputs))
             return (loss, {"loss": loss}) if return_outputs else loss
         outputs = model(**inputs)
-        loss = self._share(outputs["loss"], inputs)
+        loss = self._share(outputs["loss"])
         return (loss, outputs) if return_outputs else loss
 
     def _loss_inputs(self, inputs: dict, counts: BatchCounts) -> dict:
@@ -148,11 +150,10 @@ class RWKVTrainer(Trainer):
             inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens)
         return inputs
 
-    def _share(self, loss: torch.Tensor, inputs: dict) -> torch.Tensor:
+    def _share(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss as this process gives it to the average of all."""
         # Processes average their gradients, and each divides by what all of them hold
-        loss = loss * self.accelerator.num_processes
-        return loss + _zero_of_unused(self.model, inputs) if torch.is_grad_enabled() else loss
+        return loss * self.accelerator.num_processes
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of one micro-batch.
@@ -174,16 +175,18 @@ class RWKVTrainer(Trainer):
     def _chunked_step(self, model: nn.Module, inputs: dict, counts: BatchCounts) -> torch.Tensor:
         """`training_step` in chunks of time."""
         model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # of schedule-free optimisers
+            self.optimizer.train()
         inputs = self._loss_inputs(self._prepare_inputs(inputs), counts)
         with self.compute_loss_context_manager():
-            runner, batch = self._chunk_runner(model, inputs), self._in_chunks(inputs)
+            runner, batch = self._chunk_runner(model), self._in_chunks(inputs)
             return runner.truncated(batch) if self.args.detach_state else runner.whole(batch)
 
-    def _chunk_runner(self, model: nn.Module, inputs: dict) -> ChunkRunner:
+    def _chunk_runner(self, model: nn.Module) -> ChunkRunner:
         accelerator = self.accelerator
 
         def chunk_loss(chunk: dict, cache: RWKV7Cache) -> torch.Tensor:
-            return self._share(model(**chunk, past_key_values=cache)["loss"], inputs)
+            return self._share(model(**chunk, past_key_values=cache)["loss"])
 
         return ChunkRunner(
             self.model.config,
@@ -361,16 +364,25 @@ def _frozen_encoders(model: nn.Module) -> list[nn.Module]:
     return [tower for tower in towers if not any(parameter.requires_grad for parameter in tower.parameters())]
 
 
-def _zero_of_unused(model: nn.Module, inputs: dict) -> torch.Tensor | float:
-    """0, as a function of what a batch without pictures or clips leaves unused, so that it has a gradient of 0.
+def _touch_unused(model: nn.Module, args: tuple, kwargs: dict, outputs):
+    """Hook of a forward pass: adds 0 to the loss, as a function of what the batch leaves unused.
 
     Else a batch of text alone could not be learned from while only a projector is trained, and processes whose batches
-    hold different media would wait for one another's gradients.
+    hold different media would wait for one another's gradients. DDP looks for unused parameters as soon as the forward
+    pass is over, so this is a part of it.
     """
+    if model.training and torch.is_grad_enabled() and outputs.get("loss") is not None:
+        outputs["loss"] = outputs["loss"] + _zero_of_unused(model, kwargs)
+    return outputs
+
+
+def _zero_of_unused(model: nn.Module, inputs: dict) -> torch.Tensor | float:
+    unused = {name for needed, names in _MODULES_OF_INPUT.items() if needed not in inputs for name in names}
+    if inputs.get("past_key_values") is not None:
+        unused.update(_STARTS)  # a chunk that continues another does not start from them
     zero = 0.0
     for name, parameter in model.named_parameters():
-        for needed, modules in _MODULES_OF_INPUT.items():
-            if parameter.requires_grad and needed not in inputs and set(modules) & set(name.split(".")):
-                mine = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-                zero = zero + mine.float().sum() * 0.0
+        is_share = isinstance(parameter, DTensor)  # of a sharded block, which sees to itself
+        if parameter.requires_grad and not is_share and unused & set(name.split(".")):
+            zero = zero + parameter.float().sum() * 0.0
     return zero

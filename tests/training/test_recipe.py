@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: what they may hold, how they are changed on the command line, and what is said of mistakes."""
 
+import json
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.training import QUIET_TRAINER
+from rwkv7_world.training.arguments import CONFIGS
 from rwkv7_world.training.recipe import SHIPPED_RECIPES, find_recipe, load_recipe
 from rwkv7_world.training.typed_yaml import parse_yaml, set_value
 
@@ -119,3 +122,12 @@ def test_shipped_recipes_are_found_and_hold_no_mistake(path):
 def test_unknown_recipe_is_told_with_those_there_are():
     with pytest.raises(FileNotFoundError, match="pretrain_text"):
         find_recipe("pretrain")
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_shipped_configurations_of_deepspeed_leave_the_recipe_what_it_decides(stage):
+    content = json.loads((CONFIGS / f"zero{stage}.json").read_text())
+    assert content["zero_optimization"]["stage"] == stage
+    decided = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+    assert {content[key] for key in decided} == {content["bf16"]["enabled"], "auto"}
+    assert not {"optimizer", "scheduler"} & content.keys()
