@@ -41,7 +41,6 @@ for _config in (RWKV7Config, RWKVWorldConfig, VisionTowersConfig):
         # `transformers serve` and the pipelines find classes by these names too
         if _auto_class in NAMES_OF_MODELS:
             NAMES_OF_MODELS[_auto_class][_config.model_type] = _name
-            setattr(transformers, _name, globals()[_name])
 if is_peft_available():
     from .adapters.state_tuning import register as register_state_tuning
     from .adapters.targets import register as register_targets
