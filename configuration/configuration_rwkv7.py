@@ -105,6 +105,7 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
         "AutoConfig": "RWKV7Config",
         "AutoModel": "RWKV7Model",
         "AutoModelForCausalLM": "RWKV7ForCausalLM",
+        "AutoModelForMultimodalLM": "RWKV7ForCausalLM",  # by which alone `transformers serve` loads code of a folder
         "AutoModelForSequenceClassification": "RWKV7ForSequenceClassification",
     }
     base_config_key = "text_config"

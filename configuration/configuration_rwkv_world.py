@@ -101,6 +101,7 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     auto_classes = {
         "AutoConfig": "RWKVWorldConfig",
         "AutoModel": "RWKVWorldModel",
+        "AutoModelForCausalLM": "RWKVWorldForConditionalGeneration",  # for tools that know only text
         "AutoModelForImageTextToText": "RWKVWorldForConditionalGeneration",
         "AutoModelForMultimodalLM": "RWKVWorldForConditionalGeneration",
         "AutoProcessor": "RWKVWorldProcessor",

@@ -93,8 +93,9 @@ class RWKVQuantizer(HfQuantizer):
     quantization_config: RWKVQuantizationConfig
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs) -> PreTrainedModel:
-        config, quantized_class = self.quantization_config, _quantized_class(model)
-        for name in large_layers(model):
+        config, names = self.quantization_config, large_layers(model)
+        quantized_class = _quantized_class(model)
+        for name in names:
             if not should_convert_module(name, config.modules_to_not_convert):
                 continue
             layer = model.get_submodule(name)

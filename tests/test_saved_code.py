@@ -48,12 +48,28 @@ def ask(model, processor, samples, sample):
     return processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
 """
 
+# Answers to a question about a picture, and to the question alone; and what `transformers serve` looks models up by
+PIPELINES = """
+def run_pipelines(folder, sample):
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES as names
+    question = {"type": "text", "text": sample["question"]}
+    picture = {"type": "image", "path": str(work / sample["image"])}
+    options = {"max_new_tokens": 10, "return_full_text": False}
+    see = transformers.pipeline("image-text-to-text", model=folder, trust_remote_code=True)
+    seen = see(text=[{"role": "user", "content": [picture, question]}], **options)
+    read = transformers.pipeline("text-generation", model=folder, trust_remote_code=True)
+    guessed = read([{"role": "user", "content": sample["question"]}], **options)
+    assert names["rwkv_world"] == type(see.model).__name__ and names["rwkv7"] == "RWKV7ForCausalLM"
+    return [seen[0]["generated_text"], guessed[0]["generated_text"]]
+"""
+
 # Loads every folder, saves it into another, and gives logits and answers
 STRANGER = f"""
 import importlib.util, json, pathlib, sys
 import torch, transformers
 from PIL import Image
 {ASK}
+{PIPELINES}
 folders, again, work = (pathlib.Path(argument) for argument in sys.argv[1:])
 assert all(importlib.util.find_spec(name) is None for name in ("rwkv7_world", "peft", "triton", "av"))
 cases = json.loads((work / "cases.json").read_text())
@@ -68,6 +84,7 @@ for name, auto_class in cases.items():
     if name == "tiny_world":
         samples = json.loads((work / "samples.json").read_text())
         results["answers"] = [ask(model, processor, sys.argv[3], sample) for sample in samples]
+        results["pipelines"] = run_pipelines(str(folders / name), samples[0])
     with torch.no_grad():
         results[name] = model(**inputs).logits
     kernels = sys.modules[type(model).__module__.rpartition(".")[0] + ".kernels_wkv7"]
@@ -150,6 +167,7 @@ def test_strangers_load_every_kind_of_folder_and_those_that_they_saved(work, cle
         run_python(clean_python, STRANGER, folders, again, work, cache=tmp_path)
         results = torch.load(again / "results.pt")
         assert results["answers"] == answers
+        assert results["pipelines"][0] == answers[0] and results["pipelines"][1]
         assert set(results["backends"]) <= {wkv7_backend_here()}
         for name, auto_class in CASES.items():
             torch.testing.assert_close(results[name], expected_logits(folders / name, auto_class), **TOLERANCE)
