@@ -38,7 +38,7 @@ def plot_errors_by_length(records: Sequence[dict], metric: str, path: Path) -> P
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    rates = 100 * np.divide(points, out_of, out=np.zeros_like(points), where=out_of > 0)
+    rates = 100 * np.divide(points, out_of, out=np.zeros(len(points)), where=out_of > 0)
     axes.bar(edges[:-1], rates, np.diff(edges), align="edge", edgecolor="white")
     axes.set_ylim(0, max(rates.max() * 1.05, 1.0))  # a percent at least, so that no errors look like none
     axes.set_xlabel("length of the clip (s)")
