@@ -4,10 +4,12 @@
 
 import base64
 import copy
+import http.server
 import io
 import math
 import pickle
-from functools import cache
+import threading
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -208,6 +210,27 @@ def test_clips_of_any_rate_are_brought_to_the_rate_of_the_encoder(processor, tmp
     assert_same_sound(features(processor, clip, sampling_rate=rate), expected)
     assert_same_sound(features(processor, clip, audio_kwargs={"sampling_rate": rate}), expected)
     assert_same_sound(features(processor, {"array": clip, "sampling_rate": rate}), expected)
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder, and its address on a server of this machine."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_pictures_and_clips_may_be_addresses(processor, served):
+    folder, address = served
+    random_image().save(folder / "picture.png")
+    soundfile.write(folder / "clip.flac", random_clip(), SAMPLING_RATE)
+    expected = pixels(processor, folder / "picture.png"), features(processor, folder / "clip.flac")
+    torch.testing.assert_close(pixels(processor, f"{address}/picture.png"), expected[0], rtol=0, atol=0)
+    torch.testing.assert_close(features(processor, f"{address}/clip.flac"), expected[1], rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"^http://127.0.0.1:\d+/missing.png: not a picture that can be read [^\n]*$"):
+        pixels(processor, f"{address}/missing.png")
 
 
 @pytest.mark.parametrize(("suffix", "subtype"), [("flac", None), ("ogg", "VORBIS"), ("ogg", "OPUS"), ("mp3", None)])
