@@ -177,10 +177,18 @@ class RWKVTrainer(Trainer):
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # of schedule-free optimisers
             self.optimizer.train()
+        if self.args.detach_state and self.accelerator.num_processes > 1:
+            self._check_learned_states()
         inputs = self._loss_inputs(self._prepare_inputs(inputs), counts)
         with self.compute_loss_context_manager():
             runner, batch = self._chunk_runner(model), self._in_chunks(inputs)
             return runner.truncated(batch) if self.args.detach_state else runner.whole(batch)
+
+    def _check_learned_states(self) -> None:
+        """Refuses what has not been seen to give the gradients of one process."""
+        learned = (name for name, parameter in self.model.named_parameters() if parameter.requires_grad)
+        if any(set(_STARTS) & set(name.split(".")) for name in learned):
+            raise ValueError("chunk_length with learned states on several processes needs detach_state: false")
 
     def _chunk_runner(self, model: nn.Module) -> ChunkRunner:
         accelerator = self.accelerator

@@ -24,7 +24,7 @@ TRAINER |= {"eval_strategy": "steps", "eval_steps": STEPS, "train_sampling_strat
 VARIANTS = {
     "plain": {},
     "chunks": {"chunk_length": 6, "detach_state": False, "gradient_accumulation_steps": 2},
-    "adapter": {},
+    "adapter": {"chunk_length": 6, "detach_state": False},
 }
 ADAPTER = {"method": "lora", "r": 4, "state": True}
 
