@@ -23,7 +23,7 @@ REQUIRED_LIBRARIES = {"huggingface_hub", "numpy", "safetensors", "tokenizers", "
 PLATFORM_MODULES = {"fcntl"}  # of the standard library, but not everywhere
 PREFIXES = {"kernels": "kernels_"}  # some of its modules are named as modules of other folders
 
-NATIVE_SOURCES_MODULE = "native_sources.py"
+NATIVE_SOURCES_MODULE = "native_library.py"
 NATIVE_SUFFIXES = (".cpp", ".cu", ".h")
 NO_SOURCES = "SOURCES: dict[str, str] = {}\n"
 

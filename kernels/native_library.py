@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,8 +28,10 @@ from typing import NamedTuple
 
 import torch
 
-from .native_sources import restore_sources
 
+# C++ and CUDA sources by file name, where they cannot be files beside the modules: in the code that a saved model
+# carries, because transformers' loader copies only Python files into its cache.
+SOURCES: dict[str, str] = {}
 
 BUILD_VARIABLE = "RWKV7_BUILD"
 BUILD_SECONDS = 300  # for waiting and building together; a build takes some seconds on an idle machine
@@ -92,7 +95,7 @@ def load_library(name: str, source: Path, toolchain: Toolchain | None = None) ->
         raise NativeLibraryError(f"builds on Linux and macOS only, not on {sys.platform}")
     toolchain = toolchain or CPP
     try:
-        restore_sources(source.parent)
+        _restore_sources(source.parent)
         folder = _cache_folder() / f"{name}_{_fingerprint(source, toolchain)}"
     except (OSError, ImportError) as error:
         raise NativeLibraryError(f"cannot look for the library: {error}") from error
@@ -142,6 +145,16 @@ def processor_field(*names: str) -> str:
         return ""
     fields = (line.partition(":") for line in lines)
     return next((value.strip() for name, _, value in fields if name.strip() in names), "")
+
+
+def _restore_sources(folder: Path) -> None:
+    """Writes those of `SOURCES` that are missing into a folder, each whole or not at all."""
+    for name, text in SOURCES.items():
+        if (folder / name).is_file():
+            continue
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, delete=False) as file:
+            file.write(text)
+        os.replace(file.name, folder / name)
 
 
 def _cache_folder() -> Path:

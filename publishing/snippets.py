@@ -20,7 +20,6 @@ from transformers import PreTrainedConfig
 from .contents import Contents, Kind, is_trained_state
 
 
-CHECK_SECONDS = 1800  # a large model is read from a slow disk
 CLIP_SECONDS, CLIP_RATE = 1, 16_000
 PICTURE_SIZE = 64
 HIDE_PACKAGE = "import sys; sys.modules['rwkv7_world'] = None\n"
@@ -109,7 +108,7 @@ def run_snippet(contents: Contents, base: str | None) -> None:
     """
     script = write_snippet(contents, str(contents.folder.resolve()), base, local=True)
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    if base is None:
+    if contents.kind in (Kind.TEXT, Kind.WORLD):
         variables["HF_HUB_OFFLINE"] = "1"  # all is here; without a network the Hub's client would wait for one
     if contents.kind is not Kind.STATE:
         script = HIDE_PACKAGE + script
@@ -121,7 +120,6 @@ def run_snippet(contents: Contents, base: str | None) -> None:
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=CHECK_SECONDS,
             env=os.environ | variables,
         )
     if process.returncode != 0:
