@@ -79,7 +79,7 @@ class ConversationCollator:
         try:
             good, (sequences, media) = rows, self._encode(rows)
         except Exception as error:
-            good = [row for row in rows if self._is_good(row)]
+            good = [row for row in rows if self.is_good(row)]
             if len(good) == len(rows):  # together they fail, alone they do not
                 raise error
             sequences, media = self._encode(good)
@@ -103,11 +103,11 @@ class ConversationCollator:
             try:
                 self._encode([row])
                 return
-            except Exception as error:  # as in `_is_good`
+            except Exception as error:  # as in `is_good`
                 reasons.append(f"{row_source(row)}: {_reason(error)}")
         raise ValueError(f"not one of the first {len(rows)} rows can be learned from; {reasons[0]}")
 
-    def _is_good(self, row: dict) -> bool:
+    def is_good(self, row: dict) -> bool:
         """Whether a row can be encoded; if not, it is listed."""
         try:
             self._encode([row])

@@ -87,14 +87,11 @@ class GenerationEvaluator:
         return answered
 
     def _prompts(self, rows: list[dict]) -> tuple[list[str], dict]:
-        """Right answers and inputs; no answers and any input if there are no rows, or a bad one among them."""
-        try:
-            references = [reference_answer(row) for row in rows]
-            if references:
-                return references, dict(self.collator.prompts(rows))
-        except BadRowError:
-            pass  # counted by the collator when the loss of the same rows was computed
-        return [], {"input_ids": torch.zeros(1, 1, dtype=torch.long)}
+        """Right answers and inputs of the good ones among the rows; no answers and any input if there are none."""
+        good = [row for row in rows if _has_answer(row) and self.collator.is_good(row)]
+        if not good:
+            return [], {"input_ids": torch.zeros(1, 1, dtype=torch.long)}
+        return [reference_answer(row) for row in good], dict(self.collator.prompts(good))
 
     def _keep(self, trainer: "RWKVTrainer", answered: list[dict], prefix: str) -> None:
         step = trainer.state.global_step
@@ -108,3 +105,10 @@ class GenerationEvaluator:
             writer = getattr(callback, "tb_writer", None)
             if writer is not None:
                 writer.add_text(f"{prefix}/predictions", text, step)
+
+
+def _has_answer(row: dict) -> bool:
+    try:
+        return bool(reference_answer(row))
+    except BadRowError:
+        return False

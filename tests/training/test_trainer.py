@@ -354,6 +354,18 @@ def test_answers_are_generated_scored_and_kept(tmp_path, composite, pictures, ca
     assert "(expected 'red')" in capsys.readouterr().out
 
 
+def test_bad_rows_alone_are_left_out_of_what_is_answered(tmp_path, composite, pictures):
+    records = json.loads(pictures.read_text())[:3]
+    records[1]["image"] = "missing.png"
+    some_bad = pictures.parent / "some_bad.json"
+    some_bad.write_text(json.dumps(records))
+    content = {"eval_data": [str(some_bad)], "generation": {"rows": 3, "max_new_tokens": 2}}
+    trainer = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "no"}
+    run_recipe(picture_recipe(tmp_path, composite, pictures, trainer, **content))
+    kept = (tmp_path / "out" / "predictions" / "eval-step-1.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reference"] for line in kept] == [COLORS[0], COLORS[2]]
+
+
 def test_best_checkpoint_is_named_where_it_is(tmp_path, composite, pictures):
     trainer = {"max_steps": 3, "eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "save_total_limit": 2}
     trainer |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
