@@ -23,6 +23,7 @@ from ..conversion.visualrwkv import visual_config, visual_generation_config, vis
 from ..conversion.visualrwkv_encoders import load_towers, read_tower_configs
 from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
 from ..modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration
+from ..modeling_rwkv7_world.quantization import RWKVQuantizationConfig
 from ..processing.chat_templates import ERA_CHAT_TEMPLATES, TURN_END
 from ..processing.processing_rwkv_world import RWKVWorldProcessor
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
@@ -52,7 +53,8 @@ def build_model(recipe: Recipe) -> tuple[PreTrainedModel, Processor]:
     if spec.path is None:
         return _new_model(spec.config, dtype), _load_processor(recipe.processor)
     _check_exists(spec.path)
-    model = _load(spec.path, _auto_class(AutoConfig.from_pretrained(spec.path)), dtype)
+    quantized = _quantization(recipe)
+    model = _load(spec.path, _auto_class(AutoConfig.from_pretrained(spec.path)), dtype, **quantized)
     return model, _load_processor(recipe.processor or spec.path, model)
 
 
@@ -80,8 +82,16 @@ def _auto_class(config) -> type:
     return AutoModelForMultimodalLM if is_composite else AutoModelForCausalLM
 
 
-def _load(path: str, auto_class: type, dtype: torch.dtype) -> PreTrainedModel:
-    model, report = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True)
+def _quantization(recipe: Recipe) -> dict[str, RWKVQuantizationConfig]:
+    if recipe.model.bits is None:
+        return {}
+    if recipe.adapter is None:
+        raise ValueError("model.bits: quantised matrices are not trained themselves; the recipe needs an adapter")
+    return {"quantization_config": RWKVQuantizationConfig(bits=recipe.model.bits)}
+
+
+def _load(path: str, auto_class: type, dtype: torch.dtype, **options) -> PreTrainedModel:
+    model, report = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{path}: weights are missing, {len(missing)} in all, the first is {missing[0]}")
     return model

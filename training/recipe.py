@@ -33,6 +33,7 @@ class ModelSpec:
         build: Python, "file.py:function", that returns a model and its processor.
         options: Arguments of that function.
         dtype: Of the weights that are trained; mixed precision is `bf16` of the trainer.
+        bits: 8 or 4: the large matrices of the model at `path` are quantised, for an adapter to be trained on them.
     """
 
     SHORTHAND: ClassVar[str] = "path"
@@ -46,6 +47,7 @@ class ModelSpec:
     build: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
+    bits: int | None = None
 
     def __post_init__(self):
         given = [name for name in ("path", "text", "build") if getattr(self, name) is not None]
@@ -53,6 +55,8 @@ class ModelSpec:
             given = ["config"]
         if len(given) != 1:
             raise ValueError(f"expected one of path, text, config and build, got {' and '.join(given) or 'none'}")
+        if self.bits is not None and self.path is None:
+            raise ValueError("bits goes with path: a model is quantised as it is loaded")
         if self.text is not None and self.vision is None and self.audio is None:
             raise ValueError("text needs vision or audio beside it; a text model alone is given as path")
 

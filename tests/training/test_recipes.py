@@ -263,6 +263,26 @@ def test_results_generate_the_same_in_a_new_process(runs, tmp_path):
     assert [json.loads(line) for line in done.stdout.splitlines()] == expected
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_lora_learns_on_a_quantised_model(runs, bits, tmp_path):
+    settings = dict(assignment.split("=", 1) for assignment in runs["lora_sft"].settings)
+    settings = {key: json.loads(value) for key, value in settings.items()}
+    model = settings.pop("model")
+    done = run("lora_sft", settings | {"model": {"path": model, "bits": bits}}, tmp_path / "out")
+    assert done.losses()[-1] < 0.8 * done.losses()[0]
+    kinds = {type(module).__name__ for module in done.trainer.model.modules()}
+    assert "QuantizedLinear" in kinds
+    saved = load_file(done.out / "adapter_model.safetensors")
+    assert all("lora_" in key for key in saved)
+
+
+def test_quantised_matrices_are_not_trained_themselves(runs, tmp_path):
+    path = str(runs["lora_sft"].out.parent / "text")
+    settings = ("adapter=null", f"output_dir={tmp_path}", f"model={{path: {path}, bits: 8}}")
+    with pytest.raises(ValueError, match=r"^model.bits: quantised matrices are not trained themselves"):
+        run_recipe(find_recipe("lora_sft"), (*runs["lora_sft"].settings, *settings))
+
+
 def test_checkpoint_of_another_adapter_is_told_in_one_line(runs):
     done = runs["lora_sft"]
     settings = (*done.settings, f"output_dir={done.out}", "adapter.r=4", f"trainer.max_steps={STEPS + 1}")
