@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 from transformers import PreTrainedConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .contents import Contents, Kind, is_trained_state
 
@@ -107,7 +108,7 @@ def run_snippet(contents: Contents, base: str | None) -> None:
         ValueError: If they fail; the message has the last line of what went wrong.
     """
     script = write_snippet(contents, str(contents.folder.resolve()), base, local=True)
-    variables = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    variables = {"PYTHONPATH": os.pathsep.join(_library_folders())}
     if contents.kind in (Kind.TEXT, Kind.WORLD):
         variables["HF_HUB_OFFLINE"] = "1"  # all is here; without a network the Hub's client would wait for one
     if contents.kind is not Kind.STATE:
@@ -125,6 +126,11 @@ def run_snippet(contents: Contents, base: str | None) -> None:
     if process.returncode != 0:
         lines = [line for line in process.stderr.splitlines() if line.strip()] or ["no message"]
         raise ValueError(f"{contents.folder}: cannot be loaded and run: {lines[-1].strip()}")
+
+
+def _library_folders() -> list[str]:
+    """Where libraries are found here, but for transformers' folders of models' code, of which it adds its own."""
+    return [folder for folder in sys.path if folder and not Path(folder, TRANSFORMERS_DYNAMIC_MODULE_NAME).is_dir()]
 
 
 def _auto_class(base: str) -> str:

@@ -36,7 +36,7 @@ CHECKPOINT, SAMPLES = TINY_WORLD / "checkpoint", TINY_WORLD / "samples"
 PACKAGE = Path(wkv7_cpu.__file__).parents[1]
 PICTURE_PROMPT = "what is this? <|image_pad|>"
 IDS = random_ids(2, 7)
-TOLERANCE = {"atol": 1e-6, "rtol": 0}
+TOLERANCE = {"atol": 1e-5, "rtol": 0}  # there is no ninja elsewhere, so other kernels
 
 ASK = """
 def ask(model, processor, samples, sample):

@@ -142,6 +142,8 @@ class RWKVTrainer(Trainer):
         targets = inputs.pop(TARGETS, None)
         if isinstance(self.model, WithAuxiliaryLoss) and targets is not None:
             inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
+        if self.is_fsdp_enabled:
+            self._check_media(inputs)
         inputs["loss_weights"] = token_weights(inputs, args.loss_reduction, counts.items)
         inputs["loss_chunk_size"] = args.loss_chunk_size
         inputs.setdefault("use_cache", False)
@@ -154,6 +156,16 @@ class RWKVTrainer(Trainer):
         """The loss as this process gives it to the average of all."""
         # Processes average their gradients, and each divides by what all of them hold
         return loss * self.accelerator.num_processes
+
+    def _check_media(self, inputs: dict) -> None:
+        """Refuses steps in which processes see different media: gradients of shares are added up all together."""
+        present = torch.tensor([[int(name in inputs) for name in _MODULES_OF_INPUT]], device=self.args.device)
+        everywhere = self.accelerator.gather(present)
+        if not torch.equal(everywhere, present.expand_as(everywhere)):
+            raise ValueError(
+                "some processes of this step have pictures or clips, others none, which a sharded model cannot learn "
+                "from: use ddp, or keep data of one kind together"
+            )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of one micro-batch.

@@ -50,6 +50,7 @@ def test_it_says_what_it_took_the_file_for(encoders, tmp_path, capsys):
         "generation_config.json",
         "model.safetensors",
         "processor_config.json",
+        "rwkv7_world_code",
         "rwkv_vocab_v20230424.txt",
         "tokenizer.json",
         "tokenizer_config.json",

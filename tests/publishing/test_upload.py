@@ -4,6 +4,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,13 @@ def test_a_stranger_downloads_what_was_uploaded(hub, model_folder, tmp_path, cap
     run_python(python, STRANGER, *arguments, cache=tmp_path, **variables)
     expected = logits_of(RWKV7ForCausalLM.from_pretrained(model_folder), IDS)
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, atol=1e-5, rtol=0)
+
+
+def test_code_that_is_cached_elsewhere_does_not_mislead_the_run_of_the_card(hub, model_folder, tmp_path, monkeypatch):
+    (tmp_path / "cache" / "transformers_modules").mkdir(parents=True)
+    (tmp_path / "cache" / "transformers_modules" / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "cache"), *sys.path])
+    assert upload(model_folder, "--dry-run") == 0
 
 
 def test_the_card_says_what_was_measured_and_how_to_load(hub, model_folder, unrun):
