@@ -98,7 +98,7 @@ def _state_bytes(config: "PreTrainedConfig", dtype: "torch.dtype | None") -> int
 def _describe_backends() -> list[tuple[str, str]]:
     import torch
 
-    from ..kernels import decode_cpu, linear_cpu
+    from ..kernels import decode_cpu, linear_cpu, prefill_cpu
     from ..kernels.wkv7 import explain_backends, select_backend
 
     ways = {
@@ -114,5 +114,6 @@ def _describe_backends() -> list[tuple[str, str]]:
         name = str(dtype).removeprefix("torch.")
         lines.append((f"linear {name}", f"on the CPU a token by {few}; a prompt by {many}"))
     lines.append(("linear C++", linear_cpu.why_not_built() or "ok"))
+    lines.append(("prefill C++", prefill_cpu.why_not_built() or "ok"))
     lines.append(("decode C++", decode_cpu.why_not_built() or "ok"))
     return [*lines, ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")]

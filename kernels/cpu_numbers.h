@@ -1,7 +1,7 @@
 // Copyright 2026 The rwkv7-world authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Numbers, vectors and the recurrence of a single token: what the CPU kernels share.
+// Numbers and vectors: what the CPU kernels share.
 //
 // Loops that GCC and Clang vectorise, and their vector types where they do not do it well. Not for -ffast-math, under
 // which the exponential and the roundings below would come out wrong.
@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -17,8 +18,6 @@
 #endif
 
 namespace {
-
-constexpr int64_t kMaxSize = 256;  // of a head
 
 enum DType : int64_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
 
@@ -84,6 +83,9 @@ inline float exp_float(float x) {
   return x < -87.0f ? 0.0f : p * power;
 }
 
+inline float sigmoid(float x) { return 1.0f / (1.0f + exp_float(-x)); }
+inline float tanh_float(float x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
+
 // Sixteen lanes, which the compiler maps to whatever vectors there are. The hot loops are written with them because
 // GCC otherwise keeps their sums in memory and adds up lanes one by one.
 constexpr int kLanes = 16;
@@ -116,6 +118,27 @@ inline float sum(const Lanes& x) {
 #endif
 }
 
+// Over n numbers, a multiple of kLanes.
+inline float dot(const float* x, const float* y, int64_t n) {
+  Lanes total = {};
+  for (int64_t i = 0; i < n; i += kLanes) total += load_lanes(x + i) * load_lanes(y + i);
+  return sum(total);
+}
+
+inline float mean(const float* x, int64_t n) {
+  Lanes total = {};
+  for (int64_t i = 0; i < n; i += kLanes) total += load_lanes(x + i);
+  return sum(total) / float(n);
+}
+
+// out = (x - mean) / sqrt(variance + eps) weight + bias
+inline void normalize(const float* x, int64_t n, float eps, const float* weight, const float* bias, float* out) {
+  const float center = mean(x, n);
+  for (int64_t i = 0; i < n; i++) out[i] = x[i] - center;
+  const float scale = 1.0f / std::sqrt(dot(out, out, n) / float(n) + eps);
+  for (int64_t i = 0; i < n; i++) out[i] = out[i] * scale * weight[i] + bias[i];
+}
+
 inline void load_row(const Rows& rows, int64_t at, int64_t n, float* __restrict__ out) {
   if (rows.dtype == kFloat32) {
     const float* x = static_cast<const float*>(rows.data) + at;
@@ -141,27 +164,6 @@ inline void store_row(const Rows& rows, int64_t at, int64_t n, const float* __re
     } else {
       for (int64_t i = 0; i < n; i++) out[i] = to_float16(x[i]);
     }
-  }
-}
-
-// One token of one head, its inputs in float32 and `w` already the decay. The state is read and written where it lies,
-// (value, key), as turning it round twice would cost more; `after` may be `before`, which is zero if null.
-inline void advance_one_token(const float* before, float* after, int64_t size, const float* r, const float* w,
-                              const float* k, const float* v, const float* a, const float* b, float* y) {
-  alignas(64) static const float zero[kMaxSize] = {0};
-  for (int64_t i = 0; i < size; i++) {
-    const float* old = before ? before + i * size : zero;
-    float* now = after + i * size;
-    Lanes a_sums = {}, r_sums = {};
-    for (int64_t j = 0; j < size; j += kLanes) a_sums += load_lanes(old + j) * load_lanes(a + j);
-    const float removed = sum(a_sums), value = v[i];
-    for (int64_t j = 0; j < size; j += kLanes) {
-      const Lanes s =
-          load_lanes(old + j) * load_lanes(w + j) + removed * load_lanes(b + j) + value * load_lanes(k + j);
-      store_lanes(now + j, s);
-      r_sums += s * load_lanes(r + j);
-    }
-    y[i] = sum(r_sums);
   }
 }
 

@@ -1,61 +1,21 @@
 // Copyright 2026 The rwkv7-world authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// One token through all layers of RWKV-7 on a CPU, as a library of one C function; `decode_cpu.py` builds and calls it.
+// One token through all layers of RWKV-7 on a CPU, as a library of one C function; `decode_cpu.py` builds and calls
+// it.
 //
-// The weights are read once, which is what a token costs; the rest is done between, in float32. A layer takes five passes
-// by all threads: the products with the mixed token; per head the low-rank maps, the recurrence, the norm and the gate;
-// the output; the two products of the channel mix.
+// The weights are read once, which is what a token costs; the rest is done between, in float32. A layer takes five
+// passes by all threads: the products with the mixed token; per head the low-rank maps, the recurrence, the norm and
+// the gate; the output; the two products of the channel mix.
 
-#include <cmath>
 #include <initializer_list>
 
-#include "quantized_rows.h"
+#include "layers.h"
+#include "time_mix_head.h"
 
 namespace {
 
 constexpr int64_t kRowsPerTask = 16;
-constexpr float kSmallestNorm = 1e-12f;  // torch.nn.functional.normalize
-
-extern "C" {
-
-// All weights are contiguous and of the model's dtype, matrices as (out, in); what a layer lacks is null. A large matrix
-// may be quantised; with 0 bits it is of the model's dtype as well.
-
-struct Norm {
-  void *weight, *bias;  // (hidden,)
-};
-
-struct LowRank {
-  void *down, *up, *bias;
-  int64_t rank;
-};
-
-struct Layer {
-  void *x_r, *x_w, *x_k, *x_v, *x_a, *x_g, *k_k, *k_a, *r_k;
-  Quantized receptance, key, value, output;
-  LowRank w, a, v, g;  // `v` is missing in layer 0
-  Norm attn_norm, head_norm, ffn_norm;
-  void* ffn_x_k;
-  Quantized ffn_key, ffn_value;
-};
-
-struct Model {
-  const Layer* layers;
-  int64_t num_layers, dtype, quantized, hidden, head_dim, intermediate;  // quantized: whether any matrix is
-  float norm_eps, head_norm_eps, log_decay_scale;
-};
-
-// What a layer carries from token to token, read and overwritten.
-struct State {
-  void *time_mix, *channel_mix;  // last token, (batch, hidden), of the model's dtype
-  float* recurrent;              // (batch, heads, value, key)
-};
-
-}  // extern "C"
-
-inline float sigmoid(float x) { return 1.0f / (1.0f + exp_float(-x)); }
-inline float tanh_float(float x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
 
 using Floats = std::vector<float>;
 
@@ -114,27 +74,6 @@ void run(std::initializer_list<Product<D>> products, int64_t batch) {
       before += count;
     }
   });
-}
-
-// Over n numbers, a multiple of kLanes.
-inline float dot(const float* x, const float* y, int64_t n) {
-  Lanes total = {};
-  for (int64_t i = 0; i < n; i += kLanes) total += load_lanes(x + i) * load_lanes(y + i);
-  return sum(total);
-}
-
-inline float mean(const float* x, int64_t n) {
-  Lanes total = {};
-  for (int64_t i = 0; i < n; i += kLanes) total += load_lanes(x + i);
-  return sum(total) / float(n);
-}
-
-// out = (x - mean) / sqrt(variance + eps) weight + bias
-inline void normalize(const float* x, int64_t n, float eps, const float* weight, const float* bias, float* out) {
-  const float center = mean(x, n);
-  for (int64_t i = 0; i < n; i++) out[i] = x[i] - center;
-  const float scale = 1.0f / std::sqrt(dot(out, out, n) / float(n) + eps);
-  for (int64_t i = 0; i < n; i++) out[i] = out[i] * scale * weight[i] + bias[i];
 }
 
 // The token of every row of the batch on its way through the layers.
@@ -230,35 +169,27 @@ class Step {
     if (!first) raise(layer.v, mix_v, at, share);
     raise(layer.g, g, at, gate);
 
-    alignas(64) float k_k[kMaxSize], k_a[kMaxSize], r_k[kMaxSize], scale[kMaxSize], offset[kMaxSize];
-    load(layer.k_k, at, N, k_k);
-    load(layer.k_a, at, N, k_a);
-    load(layer.r_k, at, N, r_k);
-    load(layer.head_norm.weight, at, N, scale);
-    load(layer.head_norm.bias, at, N, offset);
+    HeadParameters parameters;
+    load(layer.k_k, at, N, parameters.k_k);
+    load(layer.k_a, at, N, parameters.k_a);
+    load(layer.r_k, at, N, parameters.r_k);
+    load(layer.head_norm.weight, at, N, parameters.scale);
+    load(layer.head_norm.bias, at, N, parameters.offset);
     for (int64_t row = 0; row < batch; row++) {
       const int64_t here = row * m.hidden + at;
-      float *w_row = decay + row * N, *a_row = rate + row * N, *k_row = k.data() + here, *v_row = v.data() + here;
-      float *v0_row = v_first.data() + here, *r_row = r.data() + here, *out = update.data() + here;
-      alignas(64) float removal[kMaxSize], replacement[kMaxSize], y[kMaxSize];
-      for (int64_t i = 0; i < N; i++) w_row[i] = exp_float(m.log_decay_scale * sigmoid(w_row[i]));
-      for (int64_t i = 0; i < N; i++) a_row[i] = sigmoid(a_row[i]);
-      if (first) std::memcpy(v0_row, v_row, N * sizeof(float));
-      else
-        for (int64_t i = 0; i < N; i++) v_row[i] += (v0_row[i] - v_row[i]) * sigmoid(share[row * N + i]);
-      for (int64_t i = 0; i < N; i++) removal[i] = k_row[i] * k_k[i];
-      const float length = std::max(std::sqrt(dot(removal, removal, N)), kSmallestNorm);
-      for (int64_t i = 0; i < N; i++) {
-        removal[i] /= -length;
-        replacement[i] = -removal[i] * a_row[i];
-        k_row[i] *= 1.0f + (a_row[i] - 1.0f) * k_a[i];
-      }
+      Token x;
+      std::copy_n(r.data() + here, N, x.r);
+      std::copy_n(decay + row * N, N, x.w);
+      std::copy_n(k.data() + here, N, x.k);
+      std::copy_n(v.data() + here, N, x.v);
+      std::copy_n(rate + row * N, N, x.a);
+      if (first) std::copy_n(x.v, N, v_first.data() + here);
+      const float* v_gate = first ? nullptr : share + row * N;
+      prepare_token(parameters, N, m.log_decay_scale, v_gate, v_first.data() + here, x);
+      alignas(64) float y[kMaxSize];
       float* recurrent = state.recurrent + (row * heads + head) * N * N;
-      advance_one_token(recurrent, recurrent, N, r_row, w_row, k_row, v_row, removal, replacement, y);
-      normalize(y, N, m.head_norm_eps, scale, offset, out);
-      for (int64_t i = 0; i < N; i++) y[i] = k_row[i] * r_k[i];
-      const float bonus = dot(r_row, y, N);
-      for (int64_t i = 0; i < N; i++) out[i] = (out[i] + bonus * v_row[i]) * gate[row * N + i];
+      advance_one_token(recurrent, recurrent, N, x, y);
+      finish_token(parameters, N, m.head_norm_eps, x, y, gate + row * N, update.data() + here);
     }
   }
 
@@ -297,7 +228,8 @@ class Step {
 
 extern "C" {
 
-// hidden_states (batch, hidden), contiguous and of the model's dtype, before and after the layers. states: one a layer.
+// hidden_states (batch, hidden), contiguous and of the model's dtype, before and after the layers. states: one a
+// layer.
 void decode_token(const Model* model, void* hidden_states, const State* states, int64_t batch) {
   with_dtype(model->dtype, [&](auto dtype) {
     Step<decltype(dtype)>(*model, batch).run_all(hidden_states, states);

@@ -1,10 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One token through all layers of RWKV-7 in one call of C++ (`decode_cpu.cpp`, built on first use).
-
-The structures hold addresses only: whoever fills them keeps the tensors alive and knows that they have the shapes and
-the dtype that the C++ file names.
-"""
+"""One token through all layers of RWKV-7 in one call of C++ (`decode_cpu.cpp`, built on first use)."""
 
 import ctypes
 import functools
@@ -12,49 +8,11 @@ from pathlib import Path
 
 import torch
 
-from .linear_cpu import Quantized
+from .layers_cpu import Model, addresses_of
 from .native_library import NativeLibraryError, load_library
 
 
 SOURCE = Path(__file__).with_name("decode_cpu.cpp")
-
-
-class Norm(ctypes.Structure):
-    """Scale and offset of a normalisation."""
-
-    _fields_ = [("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p)]
-
-
-class LowRank(ctypes.Structure):
-    """A low-rank map `up act(down x) + bias`."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("down", "up", "bias")] + [("rank", ctypes.c_int64)]
-
-
-class Layer(ctypes.Structure):
-    """The weights of a layer. Of a matrix of the model's dtype only the address is given."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "k_k", "k_a", "r_k")),
-        *((name, Quantized) for name in ("receptance", "key", "value", "output")),
-        *((name, LowRank) for name in "wavg"),
-        *((name, Norm) for name in ("attn_norm", "head_norm", "ffn_norm")),
-        ("ffn_x_k", ctypes.c_void_p),
-        *((name, Quantized) for name in ("ffn_key", "ffn_value")),
-    ]
-
-
-class Model(ctypes.Structure):
-    """All layers and the sizes they share."""
-
-    _fields_ = [
-        ("layers", ctypes.POINTER(Layer)),
-        *(
-            (name, ctypes.c_int64)
-            for name in ("num_layers", "dtype", "quantized", "hidden", "head_dim", "intermediate")
-        ),
-        *((name, ctypes.c_float) for name in ("norm_eps", "head_norm_eps", "log_decay_scale")),
-    ]
 
 
 def decode_token(model: Model, hidden_states: torch.Tensor, states: list[tuple[torch.Tensor, ...]]) -> None:
@@ -66,9 +24,8 @@ def decode_token(model: Model, hidden_states: torch.Tensor, states: list[tuple[t
         states: For every layer its last token before the time mix and before the channel mix, (batch, hidden) of that
             dtype, and its recurrent state (batch, heads, value, key), float32; all contiguous and overwritten.
     """
-    addresses = [tensor.data_ptr() for state in states for tensor in state]
-    array = (ctypes.c_void_p * len(addresses))(*addresses)
-    _library().decode_token(ctypes.byref(model), hidden_states.data_ptr(), array, hidden_states.shape[0])
+    arguments = (ctypes.byref(model), hidden_states.data_ptr(), addresses_of(states), hidden_states.shape[0])
+    _library().decode_token(*arguments)
 
 
 def why_not_built() -> str | None:

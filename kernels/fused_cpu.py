@@ -1,9 +1,9 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What surrounds the recurrence in a layer, in inference on a CPU: five functions in C++ instead of many of torch.
+"""What surrounds the matrices of a layer, in inference on a CPU: functions in C++ instead of several of torch each.
 
-They have no gradients and compute in float32 whatever the dtype (`fused_cpu.cpp`, built on first use). Those without a
-description here are described in `fused_triton.py`. `modeling_rwkv7.py` holds the same in plain PyTorch.
+They have no gradients and compute in float32 whatever the dtype (`fused_cpu.cpp`, built on first use). What a time mix
+does between its matrices is one function, in `time_mix_cpu.py`. `modeling_rwkv7.py` holds the same in plain PyTorch.
 """
 
 import ctypes
@@ -42,60 +42,7 @@ def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, mix: torch.T
     x, previous, mix = hidden_states.contiguous(), previous.contiguous(), mix.contiguous()
     out = torch.empty_like(x)
     shifts = previous.dim() < x.dim()
-    _library().mix_tokens(*map(Rows.of, (x, previous, mix, out)), shifts, x.shape[-2], *_extent(x))
-    return out
-
-
-def activate_gates(
-    w: torch.Tensor,
-    a: torch.Tensor,
-    v: torch.Tensor,
-    v_gate: torch.Tensor | None,
-    v_first: torch.Tensor | None,
-    log_decay_scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What the low-rank outputs `w`, `a` and `v_gate` stand for: the log decay, the learning rate, the mixed value.
-
-    Args:
-        w, a, v, v_gate, v_first: (batch, time, hidden). Without `v_gate` the value stays `v`.
-        log_decay_scale: The log decay at `w` of infinity.
-
-    Returns:
-        `log_decay_scale * sigmoid(w)` in float32, `sigmoid(a)` and `v + (v_first - v) * sigmoid(v_gate)`.
-    """
-    inputs = [None if x is None else x.contiguous() for x in (w, a, v_gate, v, v_first)]
-    log_decay, rate = torch.empty_like(inputs[0], dtype=torch.float32), torch.empty_like(inputs[1])
-    value = v if v_gate is None else torch.empty_like(inputs[3])
-    rows = map(Rows.of, (*inputs, log_decay, rate, value))
-    _library().activate_gates(*rows, log_decay_scale, *_extent(log_decay))
-    return log_decay, rate, value
-
-
-def prepare_keys(
-    k: torch.Tensor, a: torch.Tensor, k_k: torch.Tensor, k_a: torch.Tensor, head_dim: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As in `fused_triton.py`."""
-    inputs = [x.contiguous() for x in (k, a, k_k, k_a)]
-    out = [torch.empty_like(inputs[0]) for _ in range(3)]
-    _library().prepare_keys(*map(Rows.of, inputs), *map(Rows.of, out), *_extent(inputs[0]), head_dim)
-    return tuple(out)
-
-
-def gated_output(
-    y: torch.Tensor,
-    r: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor,
-    r_k: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    eps: float,
-) -> torch.Tensor:
-    """As in `fused_triton.py`."""
-    inputs = [x.contiguous() for x in (y, r, k, v, g, r_k, weight, bias)]
-    out = torch.empty_like(inputs[4])
-    _library().gated_output(*map(Rows.of, inputs), Rows.of(out), eps, *_extent(out), y.shape[-1])
+    library().mix_tokens(*map(Rows.of, (x, previous, mix, out)), shifts, x.shape[-2], *_extent(x))
     return out
 
 
@@ -103,14 +50,14 @@ def squared_relu(x: torch.Tensor) -> torch.Tensor:
     """As in `fused_triton.py`."""
     x = x.contiguous()
     out = torch.empty_like(x)
-    _library().squared_relu(Rows.of(x), Rows.of(out), x.numel())
+    library().squared_relu(Rows.of(x), Rows.of(out), x.numel())
     return out
 
 
 def why_not_built() -> str | None:
     """Why the C++ library cannot be had, or `None` if it can. Builds it if need be."""
-    library = _library()
-    return library if isinstance(library, str) else None
+    found = library()
+    return found if isinstance(found, str) else None
 
 
 def _extent(x: torch.Tensor) -> tuple[int, int]:
@@ -119,19 +66,16 @@ def _extent(x: torch.Tensor) -> tuple[int, int]:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | str:
+def library() -> ctypes.CDLL | str:
     """The C++ library, or why there is none. Tried once in a process."""
     try:
-        library = load_library("rwkv7_fused_cpu", SOURCE)
+        loaded = load_library("rwkv7_fused_cpu", SOURCE)
     except NativeLibraryError as error:
         return str(error)
     keep_freed_memory()  # here, as only inference on a CPU comes by
-    integers, rows = [ctypes.c_int64], [Rows]
-    library.mix_tokens.argtypes = rows * 4 + integers * 4
-    library.activate_gates.argtypes = rows * 8 + [ctypes.c_float] + integers * 2
-    library.prepare_keys.argtypes = rows * 7 + integers * 3
-    library.gated_output.argtypes = rows * 9 + [ctypes.c_float] + integers * 3
-    library.squared_relu.argtypes = rows * 2 + integers
-    for name in ("mix_tokens", "activate_gates", "prepare_keys", "gated_output", "squared_relu"):
-        getattr(library, name).restype = None
-    return library
+    loaded.mix_tokens.argtypes = [Rows] * 4 + [ctypes.c_int64] * 4
+    loaded.squared_relu.argtypes = [Rows] * 2 + [ctypes.c_int64]
+    loaded.time_mix.argtypes = [ctypes.c_void_p] * 2
+    for function in (loaded.mix_tokens, loaded.squared_relu, loaded.time_mix):
+        function.restype = None
+    return loaded

@@ -82,7 +82,7 @@ def way_of_linear(dtype: torch.dtype, rows: int) -> str:
         return ORDINARY
     if rows <= MAX_FEW_ROWS and why_not_built() is None:
         return FEW_ROWS
-    if dtype == torch.float32 and _onednn_is_quicker():
+    if dtype == torch.float32 and onednn_is_quicker():
         return ONEDNN
     if dtype == torch.float16 and not _multiplies_float16():
         return IN_FLOAT32
@@ -111,7 +111,8 @@ def library() -> ctypes.CDLL | str:
 
 
 @functools.cache
-def _onednn_is_quicker() -> bool:
+def onednn_is_quicker() -> bool:
+    """Whether PyTorch's own choice for many rows of float32, MKL, takes a slow path here."""
     return processor_field("vendor_id") == "AuthenticAMD" and torch.backends.mkldnn.is_available()
 
 
@@ -145,7 +146,7 @@ def _onednn(x, weight, bias):
 
 
 def _in_float32(x, weight, bias):
-    multiply = _onednn if _onednn_is_quicker() else F.linear
+    multiply = _onednn if onednn_is_quicker() else F.linear
     return multiply(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 

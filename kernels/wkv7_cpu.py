@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from .linear_cpu import Rows
 from .native_library import NativeLibraryError, load_library
 from .wkv7_operators import DTYPES, add_parts, as_kernels_read, define_operators, num_sequences, run_operator
 
@@ -25,20 +26,18 @@ BLOCKS = (64, 32, 16)  # value dimensions that one task handles at a time
 CHECKPOINT_INTERVAL = 32  # tokens; the states of so many have to fit into the second-level cache
 
 
-class _Rows(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("dtype", ctypes.c_int64)]
+class Problem(ctypes.Structure):
+    """The recurrence of some sequences as the C++ files know it."""
 
-
-class _Problem(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("sequences", "tokens", "heads", "size", "block", "interval")),
-        *((name, _Rows) for name in "rwkvab"),
+        *((name, Rows) for name in "rwkvab"),
         *((name, ctypes.c_void_p) for name in ("boundaries", "mask", "initial_state", "checkpoints")),
     ]
 
 
 class _Gradients(ctypes.Structure):
-    _fields_ = [(name, _Rows) for name in "rwkvab"]
+    _fields_ = [(name, Rows) for name in "rwkvab"]
 
 
 @functools.cache
@@ -48,10 +47,10 @@ def _library() -> ctypes.CDLL | str:
         library = load_library("rwkv7_wkv7_cpu", SOURCE)
     except NativeLibraryError as error:
         return str(error)
-    library.wkv7_forward.argtypes = [ctypes.POINTER(_Problem), _Rows, ctypes.c_void_p]
+    library.wkv7_forward.argtypes = [ctypes.POINTER(Problem), Rows, ctypes.c_void_p]
     library.wkv7_backward.argtypes = [
-        ctypes.POINTER(_Problem),
-        _Rows,
+        ctypes.POINTER(Problem),
+        Rows,
         ctypes.c_void_p,
         ctypes.POINTER(_Gradients),
         ctypes.c_int64,
@@ -111,7 +110,7 @@ def wkv7_cpu(
 def _run_forward(inputs, state, mask, cu_seqlens, y, final_state, checkpoints):
     layout = as_kernels_read(mask, cu_seqlens)
     problem = _problem(inputs, state, *layout, checkpoints)
-    _library().wkv7_forward(ctypes.byref(problem), _rows(y), final_state.data_ptr())
+    _library().wkv7_forward(ctypes.byref(problem), Rows.of(y), final_state.data_ptr())
 
 
 def _run_backward(inputs, mask, cu_seqlens, checkpoints, dy, d_final, d_initial):
@@ -126,9 +125,9 @@ def _run_backward(inputs, mask, cu_seqlens, checkpoints, dy, d_final, d_initial)
     ]
     _library().wkv7_backward(
         ctypes.byref(problem),
-        _rows(dy),
+        Rows.of(dy),
         None if d_final is None else d_final.data_ptr(),
-        ctypes.byref(_Gradients(*map(_rows, gradients))),
+        ctypes.byref(_Gradients(*map(Rows.of, gradients))),
         parts,
         d_initial.data_ptr(),
     )
@@ -138,21 +137,37 @@ def _run_backward(inputs, mask, cu_seqlens, checkpoints, dy, d_final, d_initial)
 _forward_op = define_operators("wkv7_cpu", CHECKPOINT_INTERVAL, _run_forward, _run_backward, device_types="cpu")
 
 
-def _block(head_dim: int, tasks: int) -> int:
+def block_of(head_dim: int, tasks: int) -> int:
     """The widest block that divides a head and leaves no thread idle that a narrower one would use."""
     fitting = [block for block in BLOCKS if head_dim % block == 0]
     enough = [block for block in fitting if tasks * (head_dim // block) >= torch.get_num_threads()]
     return (enough or fitting[-1:])[0]
 
 
-def _rows(x: torch.Tensor) -> _Rows:
-    return _Rows(x.data_ptr(), DTYPES.index(x.dtype))
+def problem_of(
+    inputs: list[Rows],
+    shape: tuple[int, int, int, int],
+    sequences: int,
+    state: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    checkpoints: torch.Tensor | None = None,
+) -> Problem:
+    """What the C++ functions are told. The caller keeps the tensors alive meanwhile.
 
-
-def _problem(inputs, state, mask, cu_seqlens, checkpoints) -> _Problem:
-    """What both functions are told. The caller keeps the tensors alive meanwhile."""
-    batch, time, heads, size = inputs[0].shape
-    sequences = num_sequences(inputs[0], cu_seqlens)
-    sizes = (sequences, batch * time, heads, size, _block(size, sequences * heads), CHECKPOINT_INTERVAL)
+    Args:
+        inputs: r, w, k, v, a and b; an empty one where the function does without.
+        shape: (batch, time, heads, head_dim) of each.
+        sequences: How many there are.
+        state, mask, cu_seqlens, checkpoints: Contiguous, as the kernels read them (`as_kernels_read`).
+    """
+    batch, time, heads, size = shape
+    sizes = (sequences, batch * time, heads, size, block_of(size, sequences * heads), CHECKPOINT_INTERVAL)
     optional = (None if x is None else x.data_ptr() for x in (cu_seqlens, mask, state, checkpoints))
-    return _Problem(*sizes, *map(_rows, inputs), *optional)
+    return Problem(*sizes, *inputs, *optional)
+
+
+def _problem(inputs, state, mask, cu_seqlens, checkpoints) -> Problem:
+    sequences = num_sequences(inputs[0], cu_seqlens)
+    rows = [Rows.of(x) for x in inputs]
+    return problem_of(rows, inputs[0].shape, sequences, state, mask, cu_seqlens, checkpoints)

@@ -14,7 +14,7 @@
 """RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import NamedTuple
@@ -35,14 +35,14 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..configuration.source_code import SavedWithCode
-from ..kernels import fused_cpu, fused_triton
+from ..kernels import fused_cpu, fused_triton, time_mix_cpu
 from ..kernels.linear_cpu import linear
 from ..kernels.plain_inference import is_unwatched
-from ..kernels.wkv7 import wkv7
+from ..kernels.wkv7 import select_backend, wkv7
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss
-from .decode_step import decode_token
 from .initial_state import RWKV7InitialState
+from .layers_at_once import run_layers
 from .quantized_linear import QuantizedLinear
 from .token_layout import PackedSequences, TokenLayout
 
@@ -124,19 +124,6 @@ def mix_tokens(
     return iter([torch.addcmul(hidden_states, delta, mix) for mix in mixes])
 
 
-def activate_gates(
-    w: torch.Tensor,
-    a: torch.Tensor,
-    v: torch.Tensor,
-    v_gate: torch.Tensor | None,
-    v_first: torch.Tensor | None,
-    log_decay_scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The log decay, learning rate and value, (batch, time, hidden): `activate_gates` of `kernels/fused_cpu.py`."""
-    log_decay = log_decay_scale * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
-    return log_decay, a.sigmoid(), v if v_gate is None else torch.lerp(v, v_first, v_gate.sigmoid())
-
-
 class RWKV7Attention(nn.Module):
     """Time mix: token shift, data-dependent decay and learning rate, the WKV-7 recurrence, norm, bonus and gate."""
 
@@ -188,7 +175,7 @@ class RWKV7Attention(nn.Module):
         if past_key_values is not None and past_key_values.has_previous_state(self.layer_idx):
             state = past_key_values.get_recurrent_state(self.layer_idx)
         mixes = (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g)
-        fused = fused_operators(hidden_states, self.head_dim, (*mixes, self.k_k, self.k_a, self.r_k))
+        fused = fused_operators(hidden_states, self.head_dim, mixes)
         initial = self.initial_token()
         previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX, initial, fused)
         mixed = mix_tokens(hidden_states, previous, mixes, fused)
@@ -196,21 +183,45 @@ class RWKV7Attention(nn.Module):
         v, v_gate = linear(self.v_proj, x_v), self.v_lora(x_v) if self.layer_idx > 0 else None
         w, a, g = self.w_lora(next(mixed)), self.a_lora(next(mixed)), self.g_lora(next(mixed))
         v_first = v if self.layer_idx == 0 else v_first
-        activate = fused_cpu.activate_gates if fused is fused_cpu else activate_gates
-        log_decay, a, v = activate(w, a, v, v_gate, v_first, LOG_DECAY_SCALE)
-        r, log_decay, v = (self._heads(x) for x in (r, log_decay, v))
-        k, removal, replacement = self._prepare_keys(k, a, fused)
-        inputs = (r, log_decay, k, v, removal, replacement)
-        y, state = self._recurrence(inputs, state, layout, past_key_values is not None)
+        projections = (r, w, k, v, a, g, v_gate, v_first)
+        in_one_kernel = fused is fused_cpu and self._runs_in_one_kernel(r)
+        between = self._in_one_kernel if in_one_kernel else partial(self._between_matrices, fused=fused)
+        y, state = self._over_sequences(between, projections, state, layout)
         if past_key_values is not None:
             past_key_values.update_recurrent_state(state, self.layer_idx)
 
-        return linear(self.o_proj, self._gated_output(y, r, k, v, g, fused)), v_first
+        return linear(self.o_proj, y), v_first
+
+    def _runs_in_one_kernel(self, r: torch.Tensor) -> bool:
+        parameters = (self.k_k, self.k_a, self.r_k)
+        if not is_unwatched(self.g_norm, nn.GroupNorm):
+            return False
+        is_plain = fused_cpu.is_fused(*parameters, self.g_norm.weight, self.g_norm.bias)
+        return is_plain and select_backend(inputs=self._heads(r)) == "cpu"
+
+    def _in_one_kernel(self, *projections, initial_state, mask, cu_seqlens):
+        norm = self.g_norm
+        parameters = time_mix_cpu.TimeMixParameters(
+            self.k_k, self.k_a, self.r_k, norm.weight, norm.bias, norm.eps, LOG_DECAY_SCALE
+        )
+        layout = {"initial_state": initial_state, "mask": mask, "cu_seqlens": cu_seqlens}
+        return time_mix_cpu.time_mix(*projections, parameters=parameters, **layout)
+
+    def _between_matrices(self, r, w, k, v, a, g, v_gate, v_first, *, fused, initial_state, mask, cu_seqlens):
+        """What `time_mix` of `kernels/time_mix_cpu.py` describes, around `wkv7` of any backend."""
+        log_decay = LOG_DECAY_SCALE * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
+        a = a.sigmoid()
+        v = v if v_gate is None else torch.lerp(v, v_first, v_gate.sigmoid())
+        r, log_decay, v = (self._heads(x) for x in (r, log_decay, v))
+        k, removal, replacement = self._prepare_keys(k, a, fused)
+        layout = {"initial_state": initial_state, "mask": mask, "cu_seqlens": cu_seqlens}
+        y, state = wkv7(r, log_decay, k, v, removal, replacement, output_final_state=True, **layout)
+        return self._gated_output(y, r, k, v, g, fused), state
 
     def _prepare_keys(self, k, a, fused: ModuleType | None):
         """The key that writes, the direction it removes and what it puts there instead, all (B, T, H, N)."""
-        if fused:
-            keys = fused.prepare_keys(k, a, self.k_k, self.k_a, self.head_dim)
+        if fused is fused_triton:
+            keys = fused_triton.prepare_keys(k, a, self.k_k, self.k_a, self.head_dim)
             return tuple(self._heads(x) for x in keys)
         kk = F.normalize(self._heads(k * self.k_k), dim=-1)  # from the key before it is scaled
         return self._heads(k * (1 + (a - 1) * self.k_a)), -kk, kk * self._heads(a)
@@ -218,8 +229,8 @@ class RWKV7Attention(nn.Module):
     def _gated_output(self, y, r, k, v, g, fused: ModuleType | None):
         """Norm of each head, bonus of the current token, and gate, (B, T, C)."""
         norm = self.g_norm
-        if fused and is_unwatched(norm, nn.GroupNorm):
-            return fused.gated_output(y, r, k, v, g, self.r_k, norm.weight, norm.bias, norm.eps)
+        if fused is fused_triton and is_unwatched(norm, nn.GroupNorm):
+            return fused_triton.gated_output(y, r, k, v, g, self.r_k, norm.weight, norm.bias, norm.eps)
         y = norm(y.flatten(0, 1).flatten(1)).view_as(g)  # GroupNorm over (B * T, C)
         bonus = (r * k * self.r_k).sum(dim=-1, keepdim=True) * v  # (B, T, H, N)
         return (y + bonus.flatten(2)) * g
@@ -227,24 +238,21 @@ class RWKV7Attention(nn.Module):
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (-1, self.head_dim))  # (B, T, C) -> (B, T, H, N)
 
-    def _recurrence(self, inputs, state, layout: TokenLayout, output_final_state: bool):
+    def _over_sequences(self, run: Callable, projections, state, layout: TokenLayout):
+        """`run` over the sequences of the batch, each from its own state: its output, (B, T, C), and new states."""
         if state is not None and torch.is_grad_enabled():
             state = state.clone()  # the cache overwrites it in place, and backward needs it
-        batch, time, heads, head_dim = inputs[0].shape
+        batch, time, _ = projections[0].shape
         packed = layout.packed
         sequences = batch if packed is None else len(packed.cu_seqlens) - 1
-        state = self._states_before(state, sequences, packed, inputs[0])
+        state = self._states_before(state, sequences, packed, projections[0])
         if packed is None:
-            return wkv7(*inputs, initial_state=state, output_final_state=output_final_state, mask=layout.mask)
+            return run(*projections, initial_state=state, mask=layout.mask, cu_seqlens=None)
 
-        y, state = wkv7(
-            *(x.reshape(1, batch * time, heads, head_dim) for x in inputs),
-            initial_state=state,
-            output_final_state=output_final_state,
-            mask=None if layout.mask is None else layout.mask.view(1, -1),
-            cu_seqlens=packed.cu_seqlens,
-        )
-        return y.view(batch, time, heads, head_dim), None if state is None else state[packed.last]
+        mask = None if layout.mask is None else layout.mask.view(1, -1)
+        rows = (None if x is None else x.reshape(1, batch * time, -1) for x in projections)
+        y, state = run(*rows, initial_state=state, mask=mask, cu_seqlens=packed.cu_seqlens)
+        return y.view(batch, time, -1), state[packed.last]
 
     def _states_before(
         self, carried: torch.Tensor | None, sequences: int, packed: PackedSequences | None, like: torch.Tensor
@@ -475,7 +483,7 @@ class RWKV7Model(RWKV7PreTrainedModel):
         layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length, rows_may_begin)
         if past_key_values is not None:
             past_key_values.begin_forward()
-        hidden_states = decode_token(self.layers, inputs_embeds, layout, past_key_values)
+        hidden_states = run_layers(self.layers, inputs_embeds, layout, past_key_values)
         if hidden_states is None:
             hidden_states, v_first = inputs_embeds, None
             for layer in self.layers:

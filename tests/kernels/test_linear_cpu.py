@@ -76,7 +76,7 @@ def test_many_rows_equal_float64(dtype, count):
 
 @pytest.mark.parametrize("quick, ways", [(True, [ONEDNN, IN_FLOAT32]), (False, [ORDINARY, ORDINARY])])
 def test_many_rows_leave_pytorch_only_where_it_is_slow(quick, ways, monkeypatch):
-    monkeypatch.setattr(linear_cpu, "_onednn_is_quicker", lambda: quick)
+    monkeypatch.setattr(linear_cpu, "onednn_is_quicker", lambda: quick)
     monkeypatch.setattr(linear_cpu, "_multiplies_float16", lambda: not quick)
     assert [way_of_linear(dtype, 512) for dtype in (torch.float32, torch.float16)] == ways
     assert way_of_linear(torch.bfloat16, 512) == ORDINARY

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from helpers.text_models import cache_tensors, random_ids, tiny_model
 from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.kernels import decode_cpu
-from rwkv7_world.modeling_rwkv7_world import decode_step, modeling_rwkv7
+from rwkv7_world.modeling_rwkv7_world import layers_at_once, modeling_rwkv7
 from rwkv7_world.modeling_rwkv7_world.token_layout import TokenLayout
 
 
@@ -26,25 +26,29 @@ pytestmark = pytest.mark.skipif(reason is not None, reason=f"no C++ library: {re
 
 @pytest.fixture
 def taken(monkeypatch) -> list[bool]:
-    """Whether each forward pass took the step, in turn."""
+    """Whether each forward pass over a single token took all layers at once, in turn."""
     passes = []
 
-    def record(*args):
-        output = decode_step.decode_token(*args)
-        passes.append(output is not None)
+    def record(layers, hidden_states, *args):
+        output = layers_at_once.run_layers(layers, hidden_states, *args)
+        if hidden_states.shape[1] == 1:
+            passes.append(output is not None)
         return output
 
-    monkeypatch.setattr(modeling_rwkv7, "decode_token", record)
+    monkeypatch.setattr(modeling_rwkv7, "run_layers", record)
     return passes
 
 
 @pytest.fixture
 def layer_by_layer(monkeypatch):
-    """Calls a function with the step switched off."""
+    """Calls a function with that switched off for single tokens."""
+
+    def run_prompts(layers, hidden_states, *args):
+        return None if hidden_states.shape[1] == 1 else layers_at_once.run_layers(layers, hidden_states, *args)
 
     def call(function, *args, **kwargs):
         with monkeypatch.context() as patch:
-            patch.setattr(modeling_rwkv7, "decode_token", lambda *args: None)
+            patch.setattr(modeling_rwkv7, "run_layers", run_prompts)
             return function(*args, **kwargs)
 
     return call
@@ -79,11 +83,12 @@ def assert_agree(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tens
         (1, {"hidden_size": 256, "head_dim": 256, "num_hidden_layers": 1}),
     ],
 )
-def test_equals_the_layers_one_by_one(dtype, batch, changes, taken, layer_by_layer):
+def test_equals_the_model_in_float64(dtype, batch, changes, taken):
     model, ids = tiny_model(dtype=dtype, **changes), random_ids(batch, PROMPT + STEPS)
     actual = decode(model, ids)
-    assert taken == [False] + [True] * STEPS
-    assert_agree(actual, layer_by_layer(decode, model, ids), TOLERANCES[dtype])
+    assert taken == [True] * STEPS
+    exact = decode(copy.deepcopy(model).double(), ids)
+    assert_agree(actual, {name: exact[name].to(tensor.dtype) for name, tensor in actual.items()}, TOLERANCES[dtype])
 
 
 def quantized_model(folder, bits: int, dtype=torch.float32, left_alone=None, **changes) -> nn.Module:
@@ -105,7 +110,7 @@ def quantized_model(folder, bits: int, dtype=torch.float32, left_alone=None, **c
 def test_quantised_it_equals_the_layers_one_by_one(dtype, batch, bits, changes, tmp_path, taken, layer_by_layer):
     model, ids = quantized_model(tmp_path, bits, dtype, **changes), random_ids(batch, PROMPT + STEPS)
     actual = decode(model, ids)
-    assert taken == [False] + [True] * STEPS
+    assert taken == [True] * STEPS
     assert_agree(actual, layer_by_layer(decode, model, ids), TOLERANCES[dtype])
 
 
@@ -114,7 +119,7 @@ def test_continues_after_a_padded_prompt(taken, layer_by_layer):
     mask = torch.ones(3, PROMPT, dtype=torch.long)
     mask[0, :4] = mask[1, 5:] = 0
     actual = decode(model, ids, mask)
-    assert taken == [False] + [True] * STEPS
+    assert taken == [True] * STEPS
     assert_agree(actual, layer_by_layer(decode, model, ids, mask), TOLERANCES[torch.float32])
 
 
@@ -148,7 +153,7 @@ def test_generate_takes_it_and_gives_the_same_tokens(taken, layer_by_layer):
     for kwargs in ({}, {"num_beams": 3}):
         taken.clear()
         generated = model.generate(ids, max_new_tokens=9, **kwargs)
-        assert taken == [False] + [True] * 8
+        assert taken == [True] * 8
         assert torch.equal(generated, layer_by_layer(model.generate, ids, max_new_tokens=9, **kwargs))
 
 
@@ -175,7 +180,7 @@ def test_embeddings_may_be_given_and_are_left_as_they_were(taken, layer_by_layer
         embeddings = model.model.embeddings(ids[:, PROMPT:])
         before = embeddings.clone()
         model(inputs_embeds=embeddings, past_key_values=cache)
-    assert taken == [False, True] and torch.equal(embeddings, before)
+    assert taken == [True] and torch.equal(embeddings, before)
 
 
 # ------------------------------------------------------------------------------------------- who keeps it from running
@@ -358,9 +363,11 @@ def test_weights_that_are_cut_short_are_never_overrun(taken):
     decode(model, ids)
     key = model.model.layers[0].ffn.key
     key.weight.data = key.weight.data[:5]
-    with pytest.raises(RuntimeError):
-        decode(model, ids)
-    assert not taken[-1]
+    taken.clear()
+    for tokens in (ids, ids.repeat(3, 1)):  # few rows and many
+        with pytest.raises(RuntimeError):
+            decode(model, tokens)
+    assert not any(taken)
 
 
 def test_gradients_flow(taken):

@@ -11,10 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Generation's inner loop on a CPU: one token through all layers at once, where nothing can tell the difference.
+"""The layers of a model as the kernels see them that run all of them in one call, and when they may.
 
-The kernel reads the weights where they lie. What it knows of a model is therefore a snapshot, `_Plan`, and before
-every token the model is compared with it: a hook, a replaced layer, a moved weight, and the layers run as ever.
+Such a kernel reads the weights where they lie. What it knows of a model is therefore a snapshot, `LayerPlan`, and
+before every call the model is compared with it: a hook, a replaced layer, a moved weight, and the layers run as ever.
 """
 
 import ctypes
@@ -26,68 +26,28 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from ..kernels import decode_cpu
-from ..kernels.linear_cpu import DTYPES, MAX_FEW_ROWS, Quantized
-from ..kernels.plain_inference import is_plain_inference, is_plain_module, is_plain_tensor
+from ..kernels import layers_cpu
+from ..kernels.linear_cpu import DTYPES, Quantized
+from ..kernels.plain_inference import is_plain_module, is_plain_tensor
 from ..kernels.quantized_linear import in_cpp, is_plain_weight
-from .cache_rwkv7 import RWKV7Cache
 from .quantized_linear import QuantizedLinear
-from .token_layout import TokenLayout
 
 
-HEAD_DIM_STEP, MAX_HEAD_DIM = 16, 256  # of the kernel
+HEAD_DIM_STEP, MAX_HEAD_DIM = 16, 256  # of the kernels
 _LOW_RANKS = {"w_lora": nn.Tanh, "a_lora": nn.Identity, "v_lora": nn.Identity, "g_lora": nn.Sigmoid}
 
-_plans: "weakref.WeakKeyDictionary[nn.ModuleList, _Plan]" = weakref.WeakKeyDictionary()
+_plans: "weakref.WeakKeyDictionary[nn.ModuleList, LayerPlan]" = weakref.WeakKeyDictionary()
 
 
-def decode_token(
-    layers: nn.ModuleList, hidden_states: torch.Tensor, layout: TokenLayout, cache: RWKV7Cache | None
-) -> torch.Tensor | None:
-    """The output of all layers for one token of every row, or `None` if the layers have to run one by one.
+def plan_of(layers: nn.ModuleList) -> "LayerPlan | None":
+    """The plan of an `RWKV7Model`'s layers, or `None` if a module in them is wrapped, hooked or not of its own class.
 
-    That is for more than a token or more rows than a few, for padding, without a state to continue, in training, under
-    anything that traces or transforms, on another device than the CPU, and if any module of a layer is wrapped, hooked
-    or not of its own class. transformers' request for hidden states leaves such hooks behind.
-
-    Args:
-        layers: The layers of an `RWKV7Model`.
-        hidden_states: (batch, 1, hidden), the embeddings.
-        layout: Of this forward pass.
-        cache: Holds the state, which is overwritten.
-
-    Returns:
-        (batch, 1, hidden).
+    transformers' request for hidden states leaves such hooks behind.
     """
-    if type(cache) is not RWKV7Cache or not layout.is_plain or not _is_one_token(hidden_states):
-        return None
-    if not is_plain_inference() or decode_cpu.why_not_built() is not None:
-        return None
-    plan = _plan(layers)
-    if plan is None or hidden_states.dtype != plan.dtype or hidden_states.shape[-1] != plan.model.hidden:
-        return None
-    states = cache.states_in_place(len(layers), plan.state_shapes(hidden_states.shape[0]), plan.dtype)
-    if states is None:
-        return None
-    hidden_states = layers[0].pre_norm(hidden_states).clone(memory_format=torch.contiguous_format)
-    decode_cpu.decode_token(plan.model, hidden_states, states)
-    return hidden_states
-
-
-def _is_one_token(hidden_states) -> bool:
-    return (
-        type(hidden_states) is torch.Tensor
-        and hidden_states.device.type == "cpu"
-        and hidden_states.shape[1] == 1
-        and 0 < hidden_states.shape[0] <= MAX_FEW_ROWS
-    )
-
-
-def _plan(layers: nn.ModuleList) -> "_Plan | None":
     plan = _plans.get(layers)
     if plan is None or not plan.still_holds(layers):
         try:
-            plan = _Plan(layers)
+            plan = LayerPlan(layers)
         except _Unsuitable:
             _plans.pop(layers, None)
             return None
@@ -99,7 +59,7 @@ class _Unsuitable(Exception):
     """The model is not one that the kernel can stand in for."""
 
 
-class _Plan:
+class LayerPlan:
     """The addresses of a model's weights, and how to tell whether they are still right.
 
     Raises:
@@ -197,7 +157,7 @@ def _matrix(parent: nn.Module, name: str) -> tuple[nn.Module, type[nn.Module]]:
     return module, QuantizedLinear if type(module) is QuantizedLinear else nn.Linear
 
 
-def _model(layers: nn.ModuleList, dtype: torch.dtype) -> decode_cpu.Model:
+def _model(layers: nn.ModuleList, dtype: torch.dtype) -> layers_cpu.Model:
     from .modeling_rwkv7 import LOG_DECAY_SCALE
 
     first = layers[0]
@@ -205,9 +165,9 @@ def _model(layers: nn.ModuleList, dtype: torch.dtype) -> decode_cpu.Model:
     if dtype not in DTYPES or head_dim % HEAD_DIM_STEP or head_dim > MAX_HEAD_DIM:
         raise _Unsuitable
     reader = _Reader(dtype, hidden, head_dim, first.ffn.key.out_features, first.attn_norm.eps, first.attn.g_norm.eps)
-    array = (decode_cpu.Layer * len(layers))(*(reader.layer(block, index) for index, block in enumerate(layers)))
-    return decode_cpu.Model(
-        ctypes.cast(array, ctypes.POINTER(decode_cpu.Layer)),
+    array = (layers_cpu.Layer * len(layers))(*(reader.layer(block, index) for index, block in enumerate(layers)))
+    return layers_cpu.Model(
+        ctypes.cast(array, ctypes.POINTER(layers_cpu.Layer)),
         len(layers),
         DTYPES[dtype],
         reader.quantized,
@@ -228,17 +188,17 @@ class _Reader:
         self.norm_eps, self.head_norm_eps = norm_eps, head_norm_eps
         self.quantized = False  # whether any matrix was
 
-    def layer(self, block: nn.Module, index: int) -> decode_cpu.Layer:
+    def layer(self, block: nn.Module, index: int) -> layers_cpu.Layer:
         attn, ffn, hidden = block.attn, block.ffn, self.hidden
         if attn.layer_idx != index or ffn.layer_idx != index or attn.head_dim != self.head_dim:
             raise _Unsuitable
         vectors = [getattr(attn, name) for name in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "k_k", "k_a", "r_k")]
-        return decode_cpu.Layer(
+        return layers_cpu.Layer(
             *(self.vector(vector) for vector in vectors),
             *(self.matrix(getattr(attn, name), hidden, hidden) for name in ("r_proj", "k_proj", "v_proj", "o_proj")),
             self.low_rank(attn.w_lora),
             self.low_rank(attn.a_lora),
-            decode_cpu.LowRank() if index == 0 else self.low_rank(attn.v_lora),
+            layers_cpu.LowRank() if index == 0 else self.low_rank(attn.v_lora),
             self.low_rank(attn.g_lora),
             self.norm(block.attn_norm),
             self.head_norm(attn.g_norm),
@@ -270,22 +230,22 @@ class _Reader:
         self.quantized = True
         return in_cpp(weight)
 
-    def low_rank(self, module: nn.Module) -> decode_cpu.LowRank:
+    def low_rank(self, module: nn.Module) -> layers_cpu.LowRank:
         down, _, up = module.lora
         rank = down.weight.shape[0]
         if down.bias is not None or down.weight.dim() != 2 or tuple(up.weight.shape) != (self.hidden, rank):
             raise _Unsuitable
         bias = None if up.bias is None else self.vector(up.bias)
-        return decode_cpu.LowRank(
+        return layers_cpu.LowRank(
             self.address(down.weight, rank * self.hidden), self.address(up.weight, rank * self.hidden), bias, rank
         )
 
-    def norm(self, module: nn.LayerNorm) -> decode_cpu.Norm:
+    def norm(self, module: nn.LayerNorm) -> layers_cpu.Norm:
         if module.eps != self.norm_eps or module.normalized_shape != (self.hidden,):
             raise _Unsuitable
-        return decode_cpu.Norm(self.vector(module.weight), None if module.bias is None else self.vector(module.bias))
+        return layers_cpu.Norm(self.vector(module.weight), None if module.bias is None else self.vector(module.bias))
 
-    def head_norm(self, module: nn.GroupNorm) -> decode_cpu.Norm:
+    def head_norm(self, module: nn.GroupNorm) -> layers_cpu.Norm:
         if module.eps != self.head_norm_eps or module.num_groups * self.head_dim != self.hidden:
             raise _Unsuitable
-        return decode_cpu.Norm(self.vector(module.weight), self.vector(module.bias))
+        return layers_cpu.Norm(self.vector(module.weight), self.vector(module.bias))
