@@ -173,6 +173,39 @@ def _read_gradient(d_r_scores, d_a_scores, r_near, a_near, near, PRECISION: tl.c
 
 
 @triton.jit
+def _found_and_value_gradients(d_state, b_after, k_after, dy_tile, r_b, r_k, a_k, inverse, PRECISION: tl.constexpr):
+    """Gradients of what the removals were found from, and of the values."""
+    d_removed = tl.dot(d_state, b_after, None, PRECISION)
+    d_removed = tl.dot(dy_tile, tl.trans(r_b), d_removed, PRECISION)
+    d_found = tl.dot(d_removed, tl.trans(inverse), None, PRECISION)
+    d_v = tl.dot(d_state, k_after, None, PRECISION)
+    d_v = tl.dot(dy_tile, tl.trans(r_k), d_v, PRECISION)
+    return d_found, tl.dot(d_found, tl.trans(a_k), d_v, PRECISION)
+
+
+@triton.jit
+def _score_gradients(v_tile, removed, d_found, dy_tile, CHUNK: tl.constexpr, PRECISION: tl.constexpr):
+    """Gradients of the scores of `k` and `b` read by `a`, and of both read by `r`, (L, L)."""
+    v_t, removed_t = tl.trans(v_tile), tl.trans(removed)
+    d_a_k = _of_later(tl.dot(v_t, d_found, None, PRECISION), CHUNK)
+    d_a_b = _of_later(tl.dot(removed_t, d_found, None, PRECISION), CHUNK)
+    d_r_k = _of_same_and_later(tl.dot(v_t, dy_tile, None, PRECISION), CHUNK)
+    return d_a_k, d_a_b, d_r_k, _of_same_and_later(tl.dot(removed_t, dy_tile, None, PRECISION), CHUNK)
+
+
+@triton.jit
+def _decay_gradient(near, by_a, at_end, whole, state, d_state):
+    """Gradient of the log decays, (K, L).
+
+    A token's acts on what the chunk's tokens from it on read (`a` reads before it decays), and on what the tokens
+    before it and the state at the start leave at the end. `near`, `by_a` and `at_end` are inputs times gradients.
+    """
+    d_w = tl.cumsum(near + by_a, axis=1, reverse=True) - by_a
+    d_w += tl.cumsum(at_end, axis=1) - at_end
+    return d_w + tl.trans(whole) * tl.sum(state * d_state, axis=0)[:, None]
+
+
+@triton.jit
 def chunked_backward_kernel(
     r,
     w,
@@ -230,40 +263,30 @@ def chunked_backward_kernel(
         a_k, inverse, removed = _removals(a_near, k_near, b_near, v_tile, a_tile * before, state, CHUNK, PRECISION)
         r_k, r_b = _reads(r_near, k_near, b_near, CHUNK, PRECISION)
 
-        # Gradients of the removals, of what they were found from, and of the values
-        d_removed = tl.dot(d_state, b_tile * after, None, PRECISION)
-        d_removed = tl.dot(dy_tile, tl.trans(r_b), d_removed, PRECISION)
-        d_found = tl.dot(d_removed, tl.trans(inverse), None, PRECISION)
-        d_v = tl.dot(d_state, k_tile * after, None, PRECISION)
-        d_v = tl.dot(dy_tile, tl.trans(r_k), d_v, PRECISION)
-        d_v = tl.dot(d_found, tl.trans(a_k), d_v, PRECISION)
+        d_found, d_v = _found_and_value_gradients(
+            d_state, b_tile * after, k_tile * after, dy_tile, r_b, r_k, a_k, inverse, PRECISION
+        )
         store_tokens(dv, rows, values, inside, real, d_v, SIZE)
 
-        # Gradients of the scores, and through them and through the state those of the inputs
-        v_t, removed_t, state_t, d_state_t = tl.trans(v_tile), tl.trans(removed), tl.trans(state), tl.trans(d_state)
-        d_a_k = _of_later(tl.dot(v_t, d_found, None, PRECISION), CHUNK)
-        d_a_b = _of_later(tl.dot(removed_t, d_found, None, PRECISION), CHUNK)
-        d_r_k = _of_same_and_later(tl.dot(v_t, dy_tile, None, PRECISION), CHUNK)
-        d_r_b = _of_same_and_later(tl.dot(removed_t, dy_tile, None, PRECISION), CHUNK)
+        # Through the scores and the state at the chunk's start, then through the state at its end
+        state_t, d_state_t = tl.trans(state), tl.trans(d_state)
+        d_a_k, d_a_b, d_r_k, d_r_b = _score_gradients(v_tile, removed, d_found, dy_tile, CHUNK, PRECISION)
         d_start = tl.dot(state_t, dy_tile, None, PRECISION)
         d_r = _reader_gradient(d_r_k, d_r_b, k_near, b_near, to_r, d_start, through, PRECISION)
         d_start = tl.dot(state_t, d_found, None, PRECISION)
         d_a = _reader_gradient(d_a_k, d_a_b, k_near, b_near, to_a, d_start, before, PRECISION)
         d_k = _read_gradient(d_r_k, d_a_k, r_near, a_near, to_keys, PRECISION)
         d_b = _read_gradient(d_r_b, d_a_b, r_near, a_near, to_keys, PRECISION)
-        d_k_end = tl.dot(d_state_t, v_tile, None, PRECISION) * after  # through the state at the chunk's end
+        d_k_end = tl.dot(d_state_t, v_tile, None, PRECISION) * after
         d_b_end = tl.dot(d_state_t, removed, None, PRECISION) * after
         store_tokens(dr, part + rows, keys, inside, real, d_r, SIZE)
         store_tokens(da, part + rows, keys, inside, real, d_a, SIZE)
         store_tokens(dk, part + rows, keys, inside, real, d_k + d_k_end, SIZE)
         store_tokens(db, part + rows, keys, inside, real, d_b + d_b_end, SIZE)
 
-        # A token's log decay acts on what the chunk's tokens from it on read (`a` reads before it decays), and on
-        # what the tokens before it and the state at the start leave at the end.
-        by_a = a_tile * d_a
         at_end = k_tile * d_k_end + b_tile * d_b_end
-        d_w = tl.cumsum(r_tile * d_r + by_a - k_tile * d_k - b_tile * d_b, axis=1, reverse=True) - by_a
-        d_w += tl.cumsum(at_end, axis=1) - at_end + tl.trans(whole) * tl.sum(state * d_state, axis=0)[:, None]
+        near = r_tile * d_r - k_tile * d_k - b_tile * d_b
+        d_w = _decay_gradient(near, a_tile * d_a, at_end, whole, state, d_state)
         store_tokens(dw, part + rows, keys, inside, real, d_w, SIZE)
 
         d_state = tl.dot(dy_tile, tl.trans(r_tile * through), d_state * whole, PRECISION)
