@@ -212,11 +212,11 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the image."""
-        is_tiled = NUM_TILES in image_inputs
-        tiles = int(image_inputs[NUM_TILES][image_idx]) if is_tiled else 1
-        # The pixels of several towers lie in one row, but are pooled to a fixed number of tokens; tiles are all alike
-        is_fixed, index = self.num_token_per_image is not None, 0 if is_tiled else image_idx
-        size = None if is_fixed else get_image_size(to_numpy_array(image_inputs["pixel_values"][index]))
+        tiles = int(image_inputs[NUM_TILES][image_idx]) if NUM_TILES in image_inputs else 1
+        # The pixels of several towers lie in one row, but are pooled to a fixed number of tokens. A tile of this index
+        # may be of another picture, but all are alike
+        is_fixed = self.num_token_per_image is not None
+        size = None if is_fixed else get_image_size(to_numpy_array(image_inputs["pixel_values"][image_idx]))
         return self.image_token * (tiles * self._num_image_tokens(size))
 
     def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs) -> str:
