@@ -17,6 +17,7 @@ from .hub_classes import (
     RWKVWorldForConditionalGeneration,
     RWKVWorldModel,
     RWKVWorldProcessor,
+    TilesImageProcessorPil,
     TopALogitsProcessor,
     VisionTowersConfig,
     VisionTowersImageProcessorPil,
@@ -36,6 +37,8 @@ for _config in (RWKV7Config, RWKVWorldConfig):
 AutoImageProcessor.register(
     VisionTowersConfig, image_processor_classes={"pil": VisionTowersImageProcessorPil}, exist_ok=True
 )
+# Any encoder may see tiles
+AutoImageProcessor.register(RWKVWorldConfig, image_processor_classes={"pil": TilesImageProcessorPil}, exist_ok=True)
 AutoProcessor.register(RWKVWorldConfig, RWKVWorldProcessor, exist_ok=True)
 
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "RWKVWorldModel",
     "RWKVWorldProcessor",
     "RWKVWorldTokenizer",
+    "TilesImageProcessorPil",
     "TopALogitsProcessor",
     "VisionTowerConfig",
     "VisionTowersConfig",

@@ -22,6 +22,7 @@ from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM, RWKV7ForSeque
 from .modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration, RWKVWorldModel
 from .modeling_rwkv7_world.modeling_vision_towers import VisionTowersModel
 from .modeling_rwkv7_world.quantization import RWKVQuantizationConfig, RWKVQuantizer
+from .processing.image_processing_pil_tiles import TilesImageProcessorPil
 from .processing.image_processing_pil_vision_towers import VisionTowersImageProcessorPil
 from .processing.processing_rwkv_world import RWKVWorldProcessor
 
@@ -60,6 +61,7 @@ __all__ = [
     "RWKVWorldForConditionalGeneration",
     "RWKVWorldModel",
     "RWKVWorldProcessor",
+    "TilesImageProcessorPil",
     "TopALogitsProcessor",
     "VisionTowersConfig",
     "VisionTowersImageProcessorPil",

@@ -28,6 +28,8 @@ from .source_code import WritesItsCode
 
 # WorldRWKV keeps `mel_frames // 2 + 1` frames of Whisper's output, which is what this convolution gives
 _WHISPER_FRAMES = [2, 2, 1]
+# Vision projectors that may have a convolution in front
+MLP_PROJECTORS = ("mlp", "gelu_mlp")
 
 
 @auto_docstring(checkpoint="WorldRWKV/RWKV7-0.4B-siglip2")
@@ -48,8 +50,9 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     num_additional_image_tokens (`int`, *optional*):
         Class and register tokens that the vision encoder puts in front of the patches; known for the usual encoders.
     vision_projector_type (`str`, *optional*, defaults to `"mlp"`):
-        `"mlp"` is a ReLU MLP `y` with the residual `y + LayerNorm(y)`, `"pixel_shuffle"` one matrix over squares of
-        neighbouring patches, `"linear"` one matrix, `"gated_mlp"` a gate over the features, one matrix and a norm.
+        `"mlp"` is a ReLU MLP `y` with the residual `y + LayerNorm(y)`, `"gelu_mlp"` a GELU MLP alone,
+        `"pixel_shuffle"` one matrix over squares of neighbouring patches, `"linear"` one matrix, `"gated_mlp"` a gate
+        over the features, one matrix and a norm.
     vision_projector_hidden_size (`int`, *optional*):
         Width of the vision projector's MLP, 4 times the hidden size of the text model if `None`.
     vision_projector_kernel_size (`int`, *optional*):
@@ -119,7 +122,7 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     vision_feature_layer: int | None = None
     vision_feature_select_strategy: Literal["default", "full"] = "full"
     num_additional_image_tokens: int | None = None
-    vision_projector_type: Literal["mlp", "pixel_shuffle", "linear", "gated_mlp"] = "mlp"
+    vision_projector_type: Literal["mlp", "gelu_mlp", "pixel_shuffle", "linear", "gated_mlp"] = "mlp"
     vision_projector_hidden_size: int | None = None
     vision_projector_kernel_size: int | None = None
     vision_projector_stride: int = 2
@@ -166,7 +169,7 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     @property
     def vision_projector_convolution(self) -> list[int] | None:
         """(kernel size, stride, padding) of the vision projector's convolution, `None` if it has none."""
-        if self.vision_projector_kernel_size is None or self.vision_projector_type != "mlp":
+        if self.vision_projector_kernel_size is None or self.vision_projector_type not in MLP_PROJECTORS:
             return None
         return [self.vision_projector_kernel_size, self.vision_projector_stride, 0]
 

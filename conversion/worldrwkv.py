@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..processing.chat_templates import ERA_CHAT_TEMPLATES
+from ..processing.image_processing_pil_tiles import TilesImageProcessorPil
 from ..processing.processing_rwkv_world import RWKVWorldProcessor
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
 from .blinkdl import WORLD_VOCAB_SIZE, Conversion, absolute, naming, shapes_in_blinkdl, sizes_of, text_config_of
@@ -24,6 +26,7 @@ from .pth_file import open_pth, read_tensors
 from .weights import Shape, Weight, make_plan, write_plan
 from .worldrwkv_names import (
     ERAS,
+    VL_PROJ,
     Family,
     Parts,
     Projector,
@@ -35,6 +38,8 @@ from .worldrwkv_names import (
 from .worldrwkv_published import USUAL_ENCODERS, Published, find_published
 
 
+# Tiles along the longer side of a picture where the projector is a VlProj
+TILES_ALONG = 2
 # Id of the character that ends a turn; WorldRWKV stops there, never samples token 0, and writes at most 500 tokens
 TURN_END_ID, NEVER_SAMPLED_ID, MAX_NEW_TOKENS = 24, 0, 500
 
@@ -128,7 +133,7 @@ def convert_worldrwkv(
     config = _config(checkpoint, loaded, plan.dtypes["lm_head.weight"], speech_padding, whole_window)
     with whole_folder(destination) as folder, progress_bar(sum(plan.stored.values()), show_progress) as bar:
         write_plan(plan, folder, partial(_read, source), bar, max_shard_size)
-        _save_companions(folder, config, loaded, template)
+        _save_companions(folder, config, _preprocessor(checkpoint.projector, loaded), template)
     numbers = sum(plan.numbers.values())
     return WorldConversion(
         checkpoint.sizes, numbers, plan.written_dtypes, left_out, True, era, other_eras, template, encoder
@@ -203,7 +208,7 @@ def _check_width(checkpoint: _Checkpoint, encoder: str, config: PreTrainedConfig
 def _weights_of(checkpoint: _Checkpoint, encoder: Encoder) -> tuple[dict[str, Weight], tuple[str, ...]]:
     """Where each tensor of the composite comes from, and the tensors of the file that it has no use for."""
     modality = checkpoint.projector.modality
-    weights, left_out = {}, []
+    weights, left_out = {}, [name for name in checkpoint.parts.projector if name not in checkpoint.projector.names]
     entries = {} if checkpoint.family.is_fla else all_entries(checkpoint.sizes)
     for name, text_name in checkpoint.parts.text.items():
         fla_name = entries[text_name].fla_name if entries else text_name
@@ -252,7 +257,15 @@ def _config(
     )
 
 
-def _save_companions(folder: Path, config: RWKVWorldConfig, encoder: Encoder, template: str) -> None:
+def _preprocessor(projector: Projector, encoder: Encoder) -> Any:
+    """What prepared inputs of the encoder in WorldRWKV: its own image processor or feature extractor, or tiles."""
+    if projector.type != VL_PROJ:
+        return encoder.preprocessor
+    side = encoder.config.image_size
+    return TilesImageProcessorPil(tile_size=side, size={"longest_edge": TILES_ALONG * side})
+
+
+def _save_companions(folder: Path, config: RWKVWorldConfig, preprocessor: Any, template: str) -> None:
     """Configuration, generation defaults as in the original, processor and tokenizer."""
     config.save_pretrained(folder)
     GenerationConfig(
@@ -265,6 +278,6 @@ def _save_companions(folder: Path, config: RWKVWorldConfig, encoder: Encoder, te
     ).save_pretrained(folder)
     part = "image_processor" if config.vision_config is not None else "feature_extractor"
     processor = RWKVWorldProcessor.from_model_config(
-        config, RWKVWorldTokenizer(), chat_template=ERA_CHAT_TEMPLATES[template], **{part: encoder.preprocessor}
+        config, RWKVWorldTokenizer(), chat_template=ERA_CHAT_TEMPLATES[template], **{part: preprocessor}
     )
     processor.save_pretrained(folder)

@@ -23,9 +23,11 @@ _TOO_NEW = re.compile(
 _TOO_OLD = re.compile(r"modality\.(model|adapter)\..*")
 # Depends on who saved the encoder: the tower alone, or inside its model
 _TOWER_NAME = re.compile(r"(?:model\.)?(?:vision_model\.)?(.*)")
+# Our name of WorldRWKV's VlProj, which holds a norm that it never used, and its kernel
+VL_PROJ = "gelu_mlp"
+_VL_PROJ_KERNEL = 6
 # Patches in a row that WorldRWKV's ModalityProjector makes one token of, 4 by 4
 _SHUFFLE_FACTOR = 4
-_VL_PROJ_KERNEL = 6
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Projector:
         encoder_dim: Width of the encoder's features.
         width: Of its MLP.
         kernel_size: Of the convolution over features, `None` without one.
-        names: Name of each tensor in our model, by its name in the file.
+        names: Name of each tensor in our model, by its name in the file; those that nothing uses are left out.
     """
 
     type: str
@@ -173,7 +175,7 @@ def possible_eras(parts: Parts, projector: Projector, hidden_size: int) -> tuple
             return ("E1", "E2", "E3")
         # Projectors became twice as wide in E2's last days; most published files are of E1
         return ("E1", "E2") if projector.width == 2 * hidden_size else ("E3", "E2")
-    if projector.type == "pixel_shuffle":
+    if projector.type in ("pixel_shuffle", VL_PROJ):
         return ("E6",)
     if parts.encoder and not parts.family.is_fla:
         return ("E6", "E5", "E4")
@@ -215,11 +217,9 @@ def _vision_mlp(shapes: Mapping[str, Shape], prefix: str, hidden: int) -> tuple[
         kernel = _dimension(shapes, "conv.weight", 2, 3, prefix)
         expected["conv.weight"] = (encoder_dim, encoder_dim, kernel)
         names[f"{prefix}conv.weight"] = "conv.weight"
-    if kernel == _VL_PROJ_KERNEL:
-        raise ValueError(
-            "a VlProj projector, which takes tiles of pictures (auto_siglip2), is not supported yet "
-            f"({prefix}conv.weight has a kernel of {kernel})"
-        )
+    # Before E4, where the MLP had another name, there was none
+    if kernel == _VL_PROJ_KERNEL and mlp == "mlp":
+        return Projector(VL_PROJ, encoder_dim, width, kernel, names), expected
     names |= {f"{prefix}pre_norm.{end}": f"norm.{end}" for end in ("weight", "bias")}
     return Projector("mlp", encoder_dim, width, kernel, names), expected
 

@@ -20,7 +20,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
-PICTURES_AT_A_TIME = 32
+PICTURES_AT_A_TIME = 32  # or tiles of pictures
 STEPS_AT_A_TIME = 240 * 16_000  # samples: four minutes
 SAMPLES_PER_MEL_FRAME = 160
 

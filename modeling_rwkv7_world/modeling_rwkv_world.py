@@ -133,8 +133,9 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
         pixel_values (`torch.FloatTensor` of shape `(num_images, channels, height, width)`):
-            The images; for several vision towers `(num_images, numbers)`. `pooler_output` of the result is a list of
-            `(tokens, hidden_size)`, one for each image.
+            The images, or all tiles of one image after those of another; for several vision towers
+            `(num_images, numbers)`. `pooler_output` of the result is a list of `(tokens, hidden_size)`, one for each
+            image or tile.
         """
         if self.config.vision_config is None:
             raise ValueError("pixel_values were given to a model without a vision tower (vision_config is None).")

@@ -14,6 +14,7 @@
 """Projectors from encoder features to token embeddings, as in WorldRWKV."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -22,26 +23,45 @@ from torch.nn import functional as F
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 
 
-class RWKVWorldVisionProjector(nn.Module):
-    """A ReLU MLP `y` with the residual `y + LayerNorm(y)`, after a convolution over the features where the
-    configuration asks for one (WorldRWKV's `VisualAdapter`)."""
+class RWKVWorldMLPProjector(nn.Module):
+    """An MLP of two layers, after a convolution over the features where the configuration asks for one."""
+
+    activation: Callable[[torch.Tensor], torch.Tensor]
 
     def __init__(self, config: RWKVWorldConfig):
         super().__init__()
-        hidden_size = config.text_config.hidden_size
         self.conv = None
         if config.vision_projector_convolution is not None:
             encoder_dim = config.vision_config.hidden_size
             self.conv = nn.Conv1d(encoder_dim, encoder_dim, *config.vision_projector_convolution, bias=False)
         self.linear_1 = nn.Linear(config.vision_config.hidden_size, config.vision_projector_hidden_size)
-        self.linear_2 = nn.Linear(config.vision_projector_hidden_size, hidden_size)
-        self.norm = nn.LayerNorm(hidden_size)
+        self.linear_2 = nn.Linear(config.vision_projector_hidden_size, config.text_config.hidden_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(images, features, encoder hidden) -> (images, tokens, text hidden)."""
         if self.conv is not None:
             features = self.conv(features.transpose(1, 2)).transpose(1, 2)  # (images, tokens, encoder hidden)
-        projected = self.linear_2(torch.relu(self.linear_1(features)))
+        return self.linear_2(self.activation(self.linear_1(features)))
+
+
+class RWKVWorldGeluProjector(RWKVWorldMLPProjector):
+    """A GELU MLP (WorldRWKV's `VlProj`)."""
+
+    activation = staticmethod(F.gelu)
+
+
+class RWKVWorldVisionProjector(RWKVWorldMLPProjector):
+    """A ReLU MLP `y` with the residual `y + LayerNorm(y)` (WorldRWKV's `VisualAdapter`)."""
+
+    activation = staticmethod(torch.relu)
+
+    def __init__(self, config: RWKVWorldConfig):
+        super().__init__(config)
+        self.norm = nn.LayerNorm(config.text_config.hidden_size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(images, features, encoder hidden) -> (images, tokens, text hidden)."""
+        projected = super().forward(features)
         return projected + self.norm(projected)
 
 
@@ -116,6 +136,7 @@ class RWKVWorldAudioProjector(nn.Module):
 # By `vision_projector_type`
 VISION_PROJECTORS = {
     "mlp": RWKVWorldVisionProjector,
+    "gelu_mlp": RWKVWorldGeluProjector,
     "pixel_shuffle": RWKVWorldPixelShuffleProjector,
     "linear": RWKVWorldLinearProjector,
     "gated_mlp": RWKVWorldGatedProjector,

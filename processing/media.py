@@ -27,6 +27,8 @@ from transformers.image_utils import is_pil_image, load_image
 
 # Of a name in a message: a base64 string can be a whole file
 MAX_NAME_LENGTH = 200
+# Pillow warns of a file with more pixels than its limit, and refuses one with so many times more
+_MANY_TIMES = 2
 
 
 def read_images(images):
@@ -38,7 +40,7 @@ def read_images(images):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a file is no picture, or a damaged one.
+        ValueError: If a file is no picture, or a damaged one, or if a picture has more pixels than Pillow reads.
     """
     images = _file_of_row(images)
     if _is_file(images) or is_pil_image(images):
@@ -47,6 +49,8 @@ def read_images(images):
         read = [read_images(image) for image in images]
         # A row without images stays an empty list
         return None if all(image is None for image in read) else [[] if image is None else image for image in read]
+    if len(getattr(images, "shape", ())) > 1:  # an array, of which any axis may be that of channels
+        _read(images, _check_array, "a picture")
     return images
 
 
@@ -119,12 +123,33 @@ def _is_file(media) -> bool:
 
 def _load_picture(source) -> Image.Image:
     source = BytesIO(source) if isinstance(source, (bytes, bytearray)) else source
-    if not hasattr(source, "read"):
-        return load_image(source)
+    if is_pil_image(source):
+        _check_pixels(source.width * source.height)
     try:
-        return load_image(Image.open(source))
-    except UnidentifiedImageError as error:  # whose message shows an address in memory
-        raise ValueError("of no known format") from error
+        return load_image(Image.open(source) if hasattr(source, "read") else source)
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels() from error
+    except UnidentifiedImageError as error:
+        if not hasattr(source, "read"):
+            raise
+        raise ValueError("of no known format") from error  # the message shows an address in memory
+
+
+def _check_array(array) -> None:
+    """Refuses one of (height, width), or of these and channels before or after, that is too large."""
+    *_, height, width = sorted(array.shape[-3:])
+    _check_pixels(height * width)
+
+
+def _check_pixels(pixels: int) -> None:
+    """Refuses what Pillow does not read of a file: a picture is copied a few times before it is made small."""
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > _MANY_TIMES * Image.MAX_IMAGE_PIXELS:
+        raise _too_many_pixels()
+
+
+def _too_many_pixels() -> ValueError:
+    limit = _MANY_TIMES * Image.MAX_IMAGE_PIXELS
+    return ValueError(f"more than {limit} pixels; make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS")
 
 
 def _load_clip(source) -> tuple[np.ndarray, int]:

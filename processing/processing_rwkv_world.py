@@ -31,6 +31,10 @@ from .media import list_clips, read_audio_block, read_clip, read_images
 from .video import replace_videos
 
 
+# Under which image processors of transformers give the number of tiles of every picture
+NUM_TILES = "num_patches"
+
+
 @auto_docstring
 class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
     auto_classes = {"AutoProcessor": "RWKVWorldProcessor"}
@@ -208,10 +212,12 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the image."""
-        # The pixels of several towers lie in one row, but are pooled to a fixed number of tokens
+        tiles = int(image_inputs[NUM_TILES][image_idx]) if NUM_TILES in image_inputs else 1
+        # The pixels of several towers lie in one row, but are pooled to a fixed number of tokens. A tile of this index
+        # may be of another picture, but all are alike
         is_fixed = self.num_token_per_image is not None
         size = None if is_fixed else get_image_size(to_numpy_array(image_inputs["pixel_values"][image_idx]))
-        return self.image_token * self._num_image_tokens(size)
+        return self.image_token * (tiles * self._num_image_tokens(size))
 
     def replace_audio_token(self, audio_inputs: dict, audio_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the clip, or of one part of a long one."""
@@ -220,7 +226,7 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         return self.audio_token * self._num_audio_tokens(length)
 
     def _num_image_tokens(self, size: tuple[int, int] | None) -> int:
-        """Tokens of a picture of (height, width), which only the number of its patches depends on."""
+        """Tokens of a picture or tile of (height, width), which only the number of its patches depends on."""
         features = None
         if size is not None:
             features = (size[0] // self.patch_size) * (size[1] // self.patch_size)
@@ -243,13 +249,18 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         """Placeholders of images of the given (height, width), for serving engines."""
         if image_sizes is None:
             return MultiModalData()
-        size = None
-        if self.num_token_per_image is None:
-            cropped = getattr(self.image_processor, "do_center_crop", False)
-            size = self.image_processor.crop_size if cropped else self.image_processor.size
-            size = size["height"], size["width"]
-        tokens = self._num_image_tokens(size)
-        return MultiModalData(num_image_tokens=[tokens] * len(image_sizes), num_image_patches=[1] * len(image_sizes))
+        count_tiles = getattr(self.image_processor, "get_number_of_image_patches", lambda height, width: 1)
+        tiles = [count_tiles(height, width) for height, width in image_sizes]
+        tokens = self._num_image_tokens(self._encoded_size() if self.num_token_per_image is None else None)
+        return MultiModalData(num_image_tokens=[tokens * count for count in tiles], num_image_patches=tiles)
+
+    def _encoded_size(self) -> tuple[int, int]:
+        """(height, width) of what the encoder sees at once."""
+        if hasattr(self.image_processor, "tile_size"):
+            return self.image_processor.tile_size, self.image_processor.tile_size
+        cropped = getattr(self.image_processor, "do_center_crop", False)
+        size = self.image_processor.crop_size if cropped else self.image_processor.size
+        return size["height"], size["width"]
 
     def decode(self, token_ids, skip_special_tokens: bool = False, **kwargs) -> str | list[str]:
         """Text of ids, as the tokenizer's `decode`; `skip_special_tokens` leaves out the marks of turns too.
@@ -268,6 +279,11 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
     def post_process_image_text_to_text(self, generated_outputs, skip_special_tokens: bool = True, **kwargs):
         """Texts of what `generate` gave, see [`~RWKVWorldProcessor.decode`]."""
         return self.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    @property
+    def unused_input_names(self) -> list[str]:
+        """What an image processor tells only for the placeholders to be counted."""
+        return [NUM_TILES]
 
     @property
     def model_input_names(self) -> list[str]:

@@ -14,7 +14,7 @@ from transformers.dynamic_module_utils import get_imports
 
 from helpers.adapters import logits_of, randomize_adapter
 from helpers.clean_environment import STRANGERS_LIBRARIES, make_clean_environment, run_python
-from helpers.composites import random_image, tiny_composite, tiny_tokenizer
+from helpers.composites import random_image, tiny_composite, tiny_processor, tiny_tokenizer
 from helpers.text_models import random_ids, tiny_config, tiny_model
 from rwkv7_world import (
     RWKV7ForCausalLM,
@@ -113,6 +113,9 @@ def work(tmp_path_factory):
     classifier = RWKV7ForSequenceClassification(tiny_config(pad_token_id=0, num_labels=3)).eval()
     classifier.save_pretrained(folders / "classifier")
     save_towers(folders / "towers")
+    projector = {"vision_projector_type": "gelu_mlp", "vision_projector_kernel_size": 5}
+    tiny_composite("siglip", **projector).save_pretrained(folders / "tiles")
+    tiny_processor("siglip", sees="tiles", **projector).save_pretrained(folders / "tiles")
     RWKVWorldForConditionalGeneration.from_pretrained(CHECKPOINT).save_pretrained(folders / "tiny_world")
     AutoProcessor.from_pretrained(CHECKPOINT).save_pretrained(folders / "tiny_world")
     (work / "cases.json").write_text(json.dumps(CASES))
@@ -124,6 +127,7 @@ CASES = {
     "quantized": "AutoModelForCausalLM",
     "classifier": "AutoModelForSequenceClassification",
     "towers": "AutoModelForMultimodalLM",
+    "tiles": "AutoModelForMultimodalLM",
     "tiny_world": "AutoModelForImageTextToText",
 }
 

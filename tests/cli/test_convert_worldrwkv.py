@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from helpers.commands import convert_refusal
-from helpers.composites import SAMPLING_RATE, random_clip
+from helpers.composites import SAMPLING_RATE, random_clip, random_image
 from helpers.worldrwkv import Kind, assemble, random_projector, random_text, save_encoder
 from rwkv7_world.cli.main import main
 from rwkv7_world.conversion.worldrwkv_published import SIGLIP2, WAVLM_LARGE, find_published
@@ -67,6 +67,22 @@ def test_a_speech_model_is_converted_and_asked_nothing(encoders, tmp_path, capsy
     assert capsys.readouterr().err == ""
 
 
+def test_a_model_that_takes_tiles_is_converted_and_asked_about_pictures(encoders, tmp_path, capsys):
+    source, hub = tmp_path / "tiles.pth", tmp_path / "hub"
+    write(source, Kind("split", "vl_proj", "siglip", 4, kernel=6))
+    assert main(["convert", str(source), str(hub), "--encoder", str(encoders / "siglip")]) == 0
+    _, era, left_out = capsys.readouterr().out.splitlines()
+    assert era == f"era E6, chat template E6, encoder {encoders / 'siglip'}"
+    assert left_out.endswith(", llm.blocks.0.att.v2, proj.pre_norm.bias, proj.pre_norm.weight")
+    pictures = []
+    for width, height in ((40, 30), (20, 50)):
+        path = tmp_path / f"{width}.png"
+        random_image(0, width, height).save(path)
+        pictures += ["--image", str(path)]
+    assert main(["generate", str(hub), "what?", *pictures, "--max-new-tokens", "2"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_era_and_template_can_be_told(encoders, tmp_path, capsys):
     source = write(tmp_path / "rwkv-0.pth")
     told = ["--encoder", str(encoders / "siglip"), "--era", "E2", "--template", "E6"]
@@ -97,10 +113,9 @@ BAD_CHECKPOINTS = {
         {"kind": Kind("split", "mlp", "siglip"), "optimizer.step": torch.zeros(1)},
         "the tensor optimizer.step belongs neither to llm.* and proj.* nor to an encoder",
     ),
-    "tiles": (
-        {"kind": Kind("split", "mlp", "siglip", 4, kernel=6)},
-        "a VlProj projector, which takes tiles of pictures (auto_siglip2), is not supported yet (proj.conv.weight "
-        "has a kernel of 6)",
+    "a tensor of a VlProj missing": (
+        {"kind": Kind("split", "vl_proj", "siglip", 4, kernel=6), "without": ("proj.mlp.0.bias",)},
+        "the tensor proj.mlp.0.bias is missing",
     ),
     "era E7": (
         {"kind": Kind("split", "mlp", "siglip"), "proj.main.mlp.0.weight": torch.zeros(1)},

@@ -31,6 +31,7 @@ from rwkv7_world import (
     RWKVWorldForConditionalGeneration,
     RWKVWorldProcessor,
     RWKVWorldTokenizer,
+    TilesImageProcessorPil,
 )
 
 
@@ -148,10 +149,12 @@ def tiny_composite(
 
 
 def tiny_image_processor(name: str):
-    """The stock image processor of a vision encoder, at its tiny size."""
+    """The stock image processor of a vision encoder, at its tiny size; or "tiles", for any encoder."""
     square = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     if name == "siglip":
         return SiglipImageProcessorPil(size=square)
+    if name == "tiles":
+        return TilesImageProcessorPil(tile_size=IMAGE_SIZE, size={"longest_edge": 2 * IMAGE_SIZE})
     image_processor_class = CLIPImageProcessorPil if name == "clip" else BitImageProcessorPil
     return image_processor_class(size={"shortest_edge": IMAGE_SIZE}, crop_size=square)
 
@@ -165,12 +168,17 @@ def tiny_feature_extractor(name: str):
     return Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE, do_normalize=True, return_attention_mask=True)
 
 
-def tiny_processor(vision: str | None = None, audio: str | None = None, **kwargs) -> RWKVWorldProcessor:
-    """The processor whose placeholder counts agree with `tiny_composite` of the same arguments."""
+def tiny_processor(
+    vision: str | None = None, audio: str | None = None, sees: str | None = None, **kwargs
+) -> RWKVWorldProcessor:
+    """The processor whose placeholder counts agree with `tiny_composite` of the same arguments.
+
+    `sees` names another image processor than that of the vision encoder.
+    """
     return RWKVWorldProcessor.from_model_config(
         tiny_config(vision, audio, **kwargs),
         tiny_tokenizer(),
-        image_processor=None if vision is None else tiny_image_processor(vision),
+        image_processor=None if vision is None else tiny_image_processor(sees or vision),
         feature_extractor=None if audio is None else tiny_feature_extractor(audio),
     )
 

@@ -6,6 +6,7 @@ Names, layers and equations are written down here from the published code, apart
 models of transformers, tiny and random, saved as their authors' repositories are.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +118,24 @@ def read_pixels(image: Image.Image, name: str) -> torch.Tensor:
     return torch.from_numpy(values).permute(2, 0, 1)
 
 
+def read_tiles(image: Image.Image) -> list[torch.Tensor]:
+    """Tiles (channels, side, side) as E6's `autoimg` made them, by nanoVLM's `DynamicResize` with enlarging.
+
+    In front of them stands the whole picture, shrunk as torchvision does tensors: bilinearly, with antialiasing.
+    """
+    side, longest = IMAGE_SIZE, 2 * IMAGE_SIZE
+    scale = longest / max(image.size)
+    shorter = math.ceil(min(image.size) * scale / side) * side
+    width, height = (longest, shorter) if image.width >= image.height else (shorter, longest)
+    resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    values = np.asarray(resized, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    places = [(top, left) for top in range(0, height, side) for left in range(0, width, side)]
+    tiles = [values[:, top : top + side, left : left + side] for top, left in places]
+    # On numbers Pillow's filter is the same as torchvision's
+    whole = [Image.fromarray(channel).resize((side, side), Image.Resampling.BILINEAR) for channel in values]
+    return [torch.from_numpy(tile) for tile in (np.stack([np.asarray(channel) for channel in whole]), *tiles)]
+
+
 # --- Checkpoints -----------------------------------------------------------------------------------------------------
 
 
@@ -125,7 +144,7 @@ class Kind:
     """A kind of checkpoint. `family` is how its tensors are named: "modality", "split" or "hf"."""
 
     family: str
-    projector: str  # "mlp", "speech" or "pixel_shuffle"
+    projector: str  # "mlp", "vl_proj", "speech" or "pixel_shuffle"
     encoder: str
     ratio: int = 2  # width of the MLP over that of the text model
     kernel: int | None = None  # of the convolution in a vision projector
@@ -185,6 +204,11 @@ def random_text() -> dict[str, torch.Tensor]:
 # --- What the originals computed -------------------------------------------------------------------------------------
 
 
+def see(kind: Kind, image: Image.Image) -> list[torch.Tensor]:
+    """What the encoder sees of a picture, one after the other, (channels, height, width)."""
+    return read_tiles(image) if kind.projector == "vl_proj" else [read_pixels(image, kind.encoder)]
+
+
 def project(kind: Kind, w: dict[str, torch.Tensor], features: torch.Tensor, speech_padding: int = 2) -> torch.Tensor:
     """Token embeddings (tokens, hidden) of features (features, dim)."""
     if kind.projector == "pixel_shuffle":
@@ -197,9 +221,10 @@ def project(kind: Kind, w: dict[str, torch.Tensor], features: torch.Tensor, spee
         features = F.conv1d(features.T, w["conv.weight"], w["conv.bias"], stride=2, padding=speech_padding).T
     elif kind.kernel is not None:
         features = F.conv1d(features.T, w["conv.weight"], stride=kind.kernel - 1).T
-    hidden = F.relu(F.linear(features, w[f"{mlp}.0.weight"], w[f"{mlp}.0.bias"]))
+    hidden = F.linear(features, w[f"{mlp}.0.weight"], w[f"{mlp}.0.bias"])
+    hidden = F.gelu(hidden) if kind.projector == "vl_proj" else F.relu(hidden)
     y = F.linear(hidden, w[f"{mlp}.2.weight"], w[f"{mlp}.2.bias"])
-    if kind.projector == "speech":
+    if kind.projector in ("speech", "vl_proj"):
         return y
     return y + F.layer_norm(y, (HIDDEN,), w["pre_norm.weight"], w["pre_norm.bias"], eps=1e-5)
 

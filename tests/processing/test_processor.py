@@ -279,6 +279,15 @@ def test_channels_are_averaged_whatever_axis_they_stand_on(processor, tmp_path):
         torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", AUDIO_ENCODERS)
+def test_silence_is_a_clip_like_any_other(name):
+    processor, options = processor_of(None, name), {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt"}
+    silence = processor(text=f"a{AUDIO}b", audio=np.zeros(4000), **options)
+    assert count(silence, AUDIO) == count(processor(text=AUDIO, audio=random_clip(0, 4000), **options), AUDIO)
+    with torch.no_grad():
+        assert composite(None, name)(**silence).logits.isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [np.int16, np.int32])
 def test_whole_numbers_are_pcm(dtype):
     processor, clip = processor_of(None, "whisper"), random_clip()
