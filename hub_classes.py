@@ -24,6 +24,7 @@ from .modeling_rwkv7_world.modeling_vision_towers import VisionTowersModel
 from .modeling_rwkv7_world.quantization import RWKVQuantizationConfig, RWKVQuantizer
 from .processing.image_processing_pil_vision_towers import VisionTowersImageProcessorPil
 from .processing.processing_rwkv_world import RWKVWorldProcessor
+from .processing.speech_recognition_pipeline import RWKVWorldSpeechRecognitionPipeline
 
 
 NAMES_OF_MODELS = {
@@ -60,6 +61,7 @@ __all__ = [
     "RWKVWorldForConditionalGeneration",
     "RWKVWorldModel",
     "RWKVWorldProcessor",
+    "RWKVWorldSpeechRecognitionPipeline",
     "TopALogitsProcessor",
     "VisionTowersConfig",
     "VisionTowersImageProcessorPil",
