@@ -37,16 +37,22 @@ class RWKVWorldSpeechRecognitionPipeline(Pipeline):
     """
 
     _load_processor = True
-    _load_tokenizer = True  # of which the base class takes the padding of batches
-    _load_image_processor = _load_video_processor = _load_feature_extractor = False
+    _load_tokenizer = _load_image_processor = _load_video_processor = _load_feature_extractor = False
     _pipeline_calls_generate = True
     _default_generation_config = GenerationConfig(max_new_tokens=256)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # The processor pads batches; the base class would do so too, and refuse parts that pad on different sides
+        self.feature_extractor = None
 
     def _sanitize_parameters(
         self, prompt: str | None = None, return_timestamps: bool | str | None = None, generate_kwargs=None, **options
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if return_timestamps:
-            raise ValueError(f"return_timestamps is {return_timestamps!r}: the model writes text, not when it was said.")
+            raise ValueError(
+                f"return_timestamps is {return_timestamps!r}: the model writes text, not when it was said."
+            )
         preprocessing = {} if prompt is None else {"prompt": prompt}
         return preprocessing, options | (generate_kwargs or {}), {}
 

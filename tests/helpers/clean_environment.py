@@ -44,9 +44,8 @@ def run_python(interpreter: Path, script: str, *arguments: str | Path, cache: Pa
         cache: A folder for what the Hub's client and the loader of remote code store.
         variables: More environment variables.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
-    environment |= {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
     command = [interpreter, "-I", "-c", script, *arguments]
+    environment = strangers_variables(cache) | variables
     process = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=cache, stdin=subprocess.DEVNULL
     )
@@ -54,18 +53,29 @@ def run_python(interpreter: Path, script: str, *arguments: str | Path, cache: Pa
     return process.stdout
 
 
+def strangers_variables(cache: Path) -> dict[str, str]:
+    """Environment variables of a process that knows nothing of this one but where its programs are."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
+    return variables | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
 def _with_requirements(names: Iterable[str]) -> list[Distribution]:
-    found, waiting = {}, list(names)
+    """The installed libraries of these names and all that they require, with the extras that they ask for."""
+    found, seen, waiting = {}, set(), [Requirement(name) for name in names]
     while waiting:
-        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name in found:
+        wanted = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        if (name, *wanted.extras) in seen:
             continue
+        seen.add((name, *wanted.extras))
         try:
             found[name] = distribution(name)
         except PackageNotFoundError:
             continue
-        requirements = map(Requirement, found[name].requires or [])
+        extras = ("", *wanted.extras)
         waiting += [
-            needed.name for needed in requirements if needed.marker is None or needed.marker.evaluate({"extra": ""})
+            needed
+            for needed in map(Requirement, found[name].requires or [])
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras)
         ]
     return list(found.values())
