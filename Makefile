@@ -8,6 +8,9 @@ TORCH_PIP_ARGS ?=
 # Options for the job itself, for instance: make test ARGS="-k tokenizer -x"
 ARGS ?=
 
+# Libraries of which the tests use single files, so without the hundred others that they require
+BARE-test := ms-vlmeval
+
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 TINY_WORLD := examples/tiny_world
@@ -62,4 +65,5 @@ $(VENV)/.torch: constraints.txt | $(VENV)/.created
 
 $(VENV)/.installed-%: $(VENV)/.torch setup.cfg pyproject.toml
 	$(PIP) install -c constraints.txt -e ".[$*]"
+	$(if $(BARE-$*),$(PIP) install --no-deps -c constraints.txt $(BARE-$*))
 	@touch $@

@@ -1,0 +1,70 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny World answers the questions of other harnesses, through their own classes."""
+
+import importlib.util
+import json
+import mimetypes
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rwkv7_world import RWKVWorldForConditionalGeneration, RWKVWorldProcessor
+from rwkv7_world.evaluation.answering import GreedyAnswers
+from rwkv7_world.evaluation.tasks import Sample
+
+
+TINY_WORLD = Path(__file__).resolve().parents[2] / "examples" / "tiny_world"
+CHECKPOINT, SAMPLES = TINY_WORLD / "checkpoint", TINY_WORLD / "samples"
+MAX_NEW_TOKENS = 10
+
+
+def parse_file(text: str) -> tuple[str | None, str]:
+    """As VLMEvalKit's function of this name does with files and texts."""
+    return (mimetypes.guess_type(text)[0] if Path(text).is_file() else None), text
+
+
+@pytest.fixture(scope="module")
+def vlmevalkit_model():
+    """Tiny World on the real base class, without the rest of VLMEvalKit, which imports every model and benchmark."""
+    spec = importlib.util.find_spec("vlmeval")
+    if spec is None:
+        pytest.skip("ms-vlmeval is not installed")
+    names = ("vlmeval", "vlmeval.vlm", "vlmeval.dataset", "vlmeval.smp")
+    package, models, datasets, tools = modules = [ModuleType(name) for name in names]
+    package.__path__ = [str(Path(spec.origin).parent)]
+    models.__path__ = [str(Path(spec.origin).parent / "vlm")]
+    unused = dict.fromkeys(("concat_images_vlmeval", "encode_image_to_base64", "listinstr"))
+    tools.__dict__.update(unused, parse_file=parse_file)
+    datasets.DATASET_TYPE = None
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in zip(names, modules, strict=True):
+            patch.setitem(sys.modules, name, module)
+        from rwkv7_world.evaluation.adapters.vlmevalkit import RWKVWorld
+
+        yield RWKVWorld(str(CHECKPOINT), device="cpu", max_new_tokens=MAX_NEW_TOKENS)
+        del sys.modules["vlmeval.vlm.base"]
+
+
+@pytest.mark.parametrize("name", ["color.png", "count.png", "clip1.wav"])
+def test_vlmevalkit_asks_about_pictures_and_clips(vlmevalkit_model, name):
+    listed = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
+    (sample,) = (sample for sample in listed if name in sample.values())
+    kind = "image" if "image" in sample else "audio"
+    message = [{"type": kind, "value": str(SAMPLES / name)}, {"type": "text", "value": sample["question"]}]
+    assert vlmevalkit_model.generate(message, dataset="mine") == sample["answer"]
+
+
+def test_vlmevalkit_leaves_parts_where_they_stand(vlmevalkit_model):
+    assert vlmevalkit_model.INTERLEAVE
+    parts = [("text", "what color is this? "), ("image", "color.png"), ("text", " and this? "), ("image", "count.png")]
+    parts = [(kind, value if kind == "text" else str(SAMPLES / value)) for kind, value in parts]
+    model, processor = (
+        kind.from_pretrained(CHECKPOINT) for kind in (RWKVWorldForConditionalGeneration, RWKVWorldProcessor)
+    )
+    answers = GreedyAnswers(model, processor, MAX_NEW_TOKENS)
+    sample = Sample("0", tuple({"type": kind, kind: value} for kind, value in parts))
+    message = [{"type": kind, "value": value} for kind, value in parts]
+    assert [vlmevalkit_model.generate(message)] == answers.answer(answers.encode([sample]))
