@@ -47,7 +47,8 @@ tiny-world: $(VENV)/.installed-train
 	$(RUN) -m rwkv7_world.cli.main train $(TINY_WORLD)/recipe.yaml $(ARGS)
 	cp $(addprefix $(TINY_WORLD_RUN)/,*.json *.jinja *.safetensors rwkv_vocab_*.txt) $(TINY_WORLD)/checkpoint
 	$(RUN) $(TINY_WORLD)/make_samples.py $(TINY_WORLD)/samples
-	$(RUN) $(TINY_WORLD)/score.py $(TINY_WORLD)/checkpoint --json $(TINY_WORLD)/scores.json
+	$(RUN) $(TINY_WORLD)/score.py $(TINY_WORLD)/checkpoint --json $(TINY_WORLD)/scores.json --results $(TINY_WORLD)/checkpoint
+	$(RUN) $(TINY_WORLD)/write_card.py $(TINY_WORLD)/checkpoint
 
 env-test: $(VENV)/.installed-test
 
