@@ -26,7 +26,7 @@ def holds_answer(answer: str, references: Sequence[str]) -> bool:
         references: The right ones, any of which will do.
 
     Returns:
-        Whether a number in it equals one expected, both rounded to two decimals, or a phrase of it holds an expected text.
+        Whether a number in it equals one expected, both rounded to two decimals, or a phrase holds a text expected.
     """
     expected = [form for reference in references for form in _normal_forms(reference)]
     phrases = list(_key_phrases(answer))
