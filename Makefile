@@ -9,7 +9,7 @@ TORCH_PIP_ARGS ?=
 ARGS ?=
 
 # Libraries of which the tests use single files, so without the hundred others that they require
-BARE-test := ms-vlmeval
+BARE-test := lmms-eval ms-vlmeval
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from helpers.clean_environment import STRANGERS_LIBRARIES, make_clean_environment, run_python, strangers_variables
+from helpers.composites import tiny_tokenizer
 from helpers.serving import TRANSFORMERS_COMMAND, serving
+from helpers.text_models import tiny_model
 from rwkv7_world import RWKVWorldForConditionalGeneration, RWKVWorldProcessor
 
 
@@ -185,6 +187,39 @@ def test_torchao_keeps_weights_in_8_bits(folder, samples, tmp_path):
     kind, answers = by_stranger(python, QUANTISED, folder, samples, tmp_path)
     assert kind != "Parameter"
     assert answers == [sample["answer"] for sample in samples]
+
+
+FINE_TUNED = """
+import importlib.util, json, sys
+assert importlib.util.find_spec("rwkv7_world") is None
+import datasets, torch, trl
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, output, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
+trust = {"trust_remote_code": True}
+messages = [{"role": "user", "content": "what"}, {"role": "assistant", "content": "the red circle"}]
+trainer = trl.SFTTrainer(
+    AutoModelForCausalLM.from_pretrained(folder, **trust),
+    trl.SFTConfig(output, max_steps=steps, per_device_train_batch_size=4, learning_rate=1e-2, logging_steps=1,
+                  save_steps=steps, report_to="none", use_cpu=True, bf16=False, disable_tqdm=True),
+    train_dataset=datasets.Dataset.from_list([{"messages": messages}] * 16),
+    processing_class=AutoTokenizer.from_pretrained(folder, **trust),
+)
+trainer.train()
+saved = AutoModelForCausalLM.from_pretrained(f"{output}/checkpoint-{steps}", **trust).state_dict()
+same = all(torch.equal(tensor, saved[name]) for name, tensor in trainer.model.state_dict().items())
+print(json.dumps([[entry["loss"] for entry in trainer.state.log_history if "loss" in entry], same]))
+"""
+
+
+def test_trl_fine_tunes_it_and_its_checkpoint_loads(tmp_path):
+    python = make_clean_environment(tmp_path / "environment", (*STRANGERS_LIBRARIES, "trl"))
+    tokenizer = tiny_tokenizer()
+    tiny_model(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    output = run_python(python, FINE_TUNED, tmp_path / "model", tmp_path / "run", "4", cache=tmp_path)
+    losses, same = json.loads(output.splitlines()[-1])
+    assert losses[-1] < losses[0] - 0.5
+    assert same
 
 
 LM_EVAL = """

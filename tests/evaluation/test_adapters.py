@@ -2,21 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny World answers the questions of other harnesses, through their own classes."""
 
+import configparser
 import importlib.util
 import json
 import mimetypes
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import soundfile
+from PIL import Image
 
 from rwkv7_world import RWKVWorldForConditionalGeneration, RWKVWorldProcessor
 from rwkv7_world.evaluation.answering import GreedyAnswers
 from rwkv7_world.evaluation.tasks import Sample
 
 
-TINY_WORLD = Path(__file__).resolve().parents[2] / "examples" / "tiny_world"
+ROOT = Path(__file__).resolve().parents[2]
+TINY_WORLD = ROOT / "examples" / "tiny_world"
 CHECKPOINT, SAMPLES = TINY_WORLD / "checkpoint", TINY_WORLD / "samples"
 MAX_NEW_TOKENS = 10
 
@@ -68,3 +73,38 @@ def test_vlmevalkit_leaves_parts_where_they_stand(vlmevalkit_model):
     sample = Sample("0", tuple({"type": kind, kind: value} for kind, value in parts))
     message = [{"type": kind, "value": value} for kind, value in parts]
     assert [vlmevalkit_model.generate(message)] == answers.answer(answers.encode([sample]))
+
+
+@pytest.fixture(scope="module")
+def lmms_eval_model():
+    """Tiny World as lmms-eval finds it."""
+    pytest.importorskip("lmms_eval", reason="lmms-eval is not installed")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    name, _, value = setup["options.entry_points"]["lmms_eval.models"].strip().partition(" = ")
+    manifest = EntryPoint(name, value, "lmms_eval.models").load()
+    assert manifest.model_id == name
+    module, _, name = manifest.simple_class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)(str(CHECKPOINT), device="cpu", batch_size=2)
+
+
+def test_lmms_eval_asks_about_pictures_and_clips(lmms_eval_model):
+    from lmms_eval.api.instance import Instance
+
+    listed = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
+    documents = [sample for sample in listed if sample.get("image") != "word.png"]  # which it may misread
+    lmms_eval_model.task_dict = {"mine": {"test": documents}}
+    options = {"max_new_tokens": MAX_NEW_TOKENS, "until": ["\n"]}
+    requests = [
+        Instance("generate_until", (sample["question"], options, visuals, number, "mine", "test"), idx=0)
+        for number, sample in enumerate(documents)
+    ]
+    assert lmms_eval_model.generate_until(requests) == [sample["answer"] for sample in documents]
+
+
+def visuals(document: dict) -> list:
+    """The picture or clip of a document, as tasks of lmms-eval give them."""
+    if "image" in document:
+        return [Image.open(SAMPLES / document["image"])]
+    samples, rate = soundfile.read(SAMPLES / document["audio"])
+    return [{"array": samples, "sampling_rate": rate}]
