@@ -96,7 +96,12 @@ def test_lmms_eval_asks_about_pictures_and_clips(lmms_eval_model):
     lmms_eval_model.task_dict = {"mine": {"test": documents}}
     options = {"max_new_tokens": MAX_NEW_TOKENS, "until": ["\n"]}
     requests = [
-        Instance("generate_until", (sample["question"], options, visuals, number, "mine", "test"), idx=0)
+        Instance(
+            "generate_until",
+            (sample["question"], options, visuals, number, "mine", "test"),
+            0,
+            {"task": "mine", "doc_id": number, "repeats": 1},
+        )
         for number, sample in enumerate(documents)
     ]
     assert lmms_eval_model.generate_until(requests) == [sample["answer"] for sample in documents]
