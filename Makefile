@@ -10,6 +10,8 @@ ARGS ?=
 
 # Libraries of which the tests use single files, so without the hundred others that they require
 BARE-test := lmms-eval ms-vlmeval
+# A library that transformers imports wherever it finds it, and which then writes to stderr, so it has a folder of its own
+APART-test := torchao
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
@@ -67,4 +69,5 @@ $(VENV)/.torch: constraints.txt | $(VENV)/.created
 $(VENV)/.installed-%: $(VENV)/.torch setup.cfg pyproject.toml
 	$(PIP) install -c constraints.txt -e ".[$*]"
 	$(if $(BARE-$*),$(PIP) install --no-deps -c constraints.txt $(BARE-$*))
+	$(if $(APART-$*),$(PIP) install --no-deps -c constraints.txt --target $(VENV)/apart --upgrade $(APART-$*))
 	@touch $@

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.clean_environment import STRANGERS_LIBRARIES, make_clean_environment, run_python, strangers_variables
+from helpers.clean_environment import (
+    STRANGERS_LIBRARIES,
+    find_library,
+    make_clean_environment,
+    run_python,
+    strangers_variables,
+)
 from helpers.composites import tiny_tokenizer
 from helpers.serving import TRANSFORMERS_COMMAND, serving
 from helpers.text_models import tiny_model
@@ -182,6 +188,7 @@ print(json.dumps([type(model.model.language_model.layers[0].ffn.key.weight).__na
 """
 
 
+@pytest.mark.skipif(find_library("torchao") is None, reason="torchao is not installed")
 def test_torchao_keeps_weights_in_8_bits(folder, samples, tmp_path):
     python = make_clean_environment(tmp_path / "environment", (*STRANGERS_LIBRARIES, "accelerate", "torchao"))
     kind, answers = by_stranger(python, QUANTISED, folder, samples, tmp_path)
@@ -233,6 +240,7 @@ QUESTIONS = [
 ]
 
 
+@pytest.mark.skipif(find_library("lm_eval") is None, reason="lm_eval is not installed")
 def test_lm_eval_scores_likelihoods(folder, tmp_path):
     python = make_clean_environment(tmp_path / "environment", (*STRANGERS_LIBRARIES, "lm_eval[hf]"))
     (tmp_path / "colors.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))

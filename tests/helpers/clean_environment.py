@@ -8,15 +8,17 @@ The libraries are links to those of the running environment, so nothing is downl
 import os
 import re
 import subprocess
+import sys
 import sysconfig
 import venv
 from collections.abc import Iterable
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 
+APART = Path(sys.prefix) / "apart"  # see Makefile
 # What README asks for where a saved folder is to be loaded
 STRANGERS_LIBRARIES = ("torch", "transformers", "pillow", "soundfile", "soxr")
 
@@ -59,6 +61,11 @@ def strangers_variables(cache: Path) -> dict[str, str]:
     return variables | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
+def find_library(name: str) -> Distribution | None:
+    """An installed library, or one that lies apart."""
+    return next(iter(Distribution.discover(name=name, path=[*sys.path, str(APART)])), None)
+
+
 def _with_requirements(names: Iterable[str]) -> list[Distribution]:
     """The installed libraries of these names and all that they require, with the extras that they ask for."""
     found, seen, waiting = {}, set(), [Requirement(name) for name in names]
@@ -68,14 +75,14 @@ def _with_requirements(names: Iterable[str]) -> list[Distribution]:
         if (name, *wanted.extras) in seen:
             continue
         seen.add((name, *wanted.extras))
-        try:
-            found[name] = distribution(name)
-        except PackageNotFoundError:
+        library = find_library(name)
+        if library is None:
             continue
+        found[name] = library
         extras = ("", *wanted.extras)
         waiting += [
             needed
-            for needed in map(Requirement, found[name].requires or [])
+            for needed in map(Requirement, library.requires or [])
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras)
         ]
     return list(found.values())
