@@ -43,6 +43,8 @@ class RWKVWorldSpeechRecognitionPipeline(Pipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if getattr(self.processor, "feature_extractor", None) is None:
+            raise ValueError("Speech recognition needs a processor with a feature_extractor: the model has no ears.")
         # The processor pads batches; the base class would do so too, and refuse parts that pad on different sides
         self.feature_extractor = None
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`rwkv7-world evaluate`: the same numbers however a run was interrupted or shared, and one line for bad input."""
 
+import io
 import json
 import math
 import os
@@ -16,12 +17,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rich.console import Console
 
 from helpers import composites
 from helpers.training import PACKAGE_PARENT, save_text_model, start_command
 from rwkv7_world.cli.main import main
 from rwkv7_world.evaluation.confidence import bootstrap_interval
 from rwkv7_world.evaluation.plots import plot_errors_by_length
+from rwkv7_world.evaluation.results import results_table, summarize_run
+from rwkv7_world.evaluation.runner import Run, score_records
+from rwkv7_world.evaluation.tasks import TASKS, Sample
 
 
 SAMPLES, NEW_TOKENS = 24, 24
@@ -259,6 +264,21 @@ def test_the_interval_is_that_of_a_mean():
     deviation = 1.96 * math.sqrt(0.3 * 0.7 / 2000)
     assert (low, high) == pytest.approx((points.mean() - deviation, points.mean() + deviation), abs=0.004)
     assert bootstrap_interval(points, np.ones(2000)) == (low, high)
+
+
+def test_results_stand_beside_published_ones():
+    samples = [Sample(str(index), (), "yes") for index in range(4)]
+    answers = [{"id": sample.id, "prediction": "yes" if sample.id != "0" else "no"} for sample in samples]
+    records = score_records(TASKS["gqa"], samples, answers, "gqa")
+    settings = {"data": "gqa", "split": None, "model": "mine", "adapter": None, "media": None}
+    results = summarize_run(TASKS["gqa"], Run(records, 1.0, 0), "gqa", settings, skip_unreadable=False)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(results_table(results, "mine"))
+    shown = console.export_text()
+    assert "75.00" in shown and "this run" in shown
+    assert TASKS["gqa"].published
+    for figure in TASKS["gqa"].published:
+        assert figure.model in shown and f"{figure.value:.2f}" in shown and figure.source in shown
 
 
 def test_errors_are_drawn_by_the_length_of_clips(tmp_path):

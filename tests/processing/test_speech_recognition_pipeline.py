@@ -93,3 +93,8 @@ def test_clips_of_other_lengths_in_a_batch_change_nothing(babble):
 def test_what_cannot_be_heard_is_refused(hear, clip, options, message):
     with pytest.raises((ValueError, OSError), match=message):
         hear(clip, **options)
+
+
+def test_a_model_without_ears_is_refused():
+    with pytest.raises(ValueError, match="the model has no ears"):
+        make_pipeline(tiny_composite("siglip", None), tiny_processor("siglip", None))
