@@ -94,6 +94,9 @@ def by_stranger(python: Path, script: str, folder: Path, samples: list[dict], wo
     return json.loads(output.splitlines()[-1])
 
 
+@pytest.mark.skipif(
+    None in map(find_library, ("openai", "fastapi", "uvicorn")), reason="transformers[serving] is not installed"
+)
 class TestServer:
     @pytest.fixture
     def ask(self, address, folder):
