@@ -8,6 +8,11 @@ TORCH_PIP_ARGS ?=
 # Options for the job itself, for instance: make test ARGS="-k tokenizer -x"
 ARGS ?=
 
+# Libraries of which the tests use single files, so without the hundred others that they require
+BARE-test := lmms-eval ms-vlmeval
+# A library that transformers imports wherever it finds it, and which then writes to stderr, so it has a folder of its own
+APART-test := torchao
+
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 TINY_WORLD := examples/tiny_world
@@ -44,7 +49,8 @@ tiny-world: $(VENV)/.installed-train
 	$(RUN) -m rwkv7_world.cli.main train $(TINY_WORLD)/recipe.yaml $(ARGS)
 	cp $(addprefix $(TINY_WORLD_RUN)/,*.json *.jinja *.safetensors rwkv_vocab_*.txt) $(TINY_WORLD)/checkpoint
 	$(RUN) $(TINY_WORLD)/make_samples.py $(TINY_WORLD)/samples
-	$(RUN) $(TINY_WORLD)/score.py $(TINY_WORLD)/checkpoint --json $(TINY_WORLD)/scores.json
+	$(RUN) $(TINY_WORLD)/score.py $(TINY_WORLD)/checkpoint --json $(TINY_WORLD)/scores.json --results $(TINY_WORLD)/checkpoint
+	$(RUN) $(TINY_WORLD)/write_card.py $(TINY_WORLD)/checkpoint
 
 env-test: $(VENV)/.installed-test
 
@@ -62,4 +68,6 @@ $(VENV)/.torch: constraints.txt | $(VENV)/.created
 
 $(VENV)/.installed-%: $(VENV)/.torch setup.cfg pyproject.toml
 	$(PIP) install -c constraints.txt -e ".[$*]"
+	$(if $(BARE-$*),$(PIP) install --no-deps -c constraints.txt $(BARE-$*))
+	$(if $(APART-$*),$(PIP) install --no-deps -c constraints.txt --target $(VENV)/apart --upgrade $(APART-$*))
 	@touch $@

@@ -25,6 +25,7 @@ from .modeling_rwkv7_world.quantization import RWKVQuantizationConfig, RWKVQuant
 from .processing.image_processing_pil_tiles import TilesImageProcessorPil
 from .processing.image_processing_pil_vision_towers import VisionTowersImageProcessorPil
 from .processing.processing_rwkv_world import RWKVWorldProcessor
+from .processing.speech_recognition_pipeline import RWKVWorldSpeechRecognitionPipeline
 
 
 NAMES_OF_MODELS = {
@@ -61,6 +62,7 @@ __all__ = [
     "RWKVWorldForConditionalGeneration",
     "RWKVWorldModel",
     "RWKVWorldProcessor",
+    "RWKVWorldSpeechRecognitionPipeline",
     "TilesImageProcessorPil",
     "TopALogitsProcessor",
     "VisionTowersConfig",

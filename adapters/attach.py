@@ -19,14 +19,11 @@ from peft import (
     get_peft_model,
     get_peft_model_state_dict,
 )
-from peft.tuners.miss.layer import MissLayer
 from peft.utils import load_peft_weights
 from peft.utils.error import NoMatchingPeftModuleError
-from peft.utils.quantization_utils import ForwardOnlyQuantizationBackend
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..modeling_rwkv7_world.quantization import QUANTIZATION_METHOD
 from ..modeling_rwkv7_world.quantized_linear import QuantizedLinear
 from .state_tuning import STATE_TUNING, StateTuningConfig
 from .targets import LAYERS, language_model_norms, language_model_targets
@@ -60,9 +57,7 @@ def attach_adapter(model: PreTrainedModel, spec: Mapping[str, Any], name: str = 
     Raises:
         ValueError: If the settings are wrong, or do not go with the model.
     """
-    adapted = get_peft_model(model, build_peft_config(model, spec), adapter_name=name)
-    _forbid_merging_into_few_bits(adapted)
-    return adapted
+    return get_peft_model(model, build_peft_config(model, spec), adapter_name=name)
 
 
 def build_peft_config(model: PreTrainedModel, spec: Mapping[str, Any]) -> PeftConfig:
@@ -145,7 +140,6 @@ def load_adapter(model: PreTrainedModel, source: str | os.PathLike[str], name: s
     if differing:
         where = "which the model has no place for" if differing[0] in saved else "which the adapter lacks"
         raise ValueError(f"{source}: an adapter of another model, for example {differing[0]}, {where}")
-    _forbid_merging_into_few_bits(model)
     return model.eval()
 
 
@@ -224,13 +218,6 @@ def _check_base(model: PreTrainedModel, method: str, spec: Mapping[str, Any]) ->
 
 def _has_few_bits(model: nn.Module) -> bool:
     return any(isinstance(module, QuantizedLinear) for module in model.modules())
-
-
-def _forbid_merging_into_few_bits(model: nn.Module) -> None:
-    """Makes MiSS refuse to merge where PEFT, which does not know our layers, would round sums to whole numbers."""
-    for module in model.modules():
-        if isinstance(module, MissLayer) and isinstance(module.base_layer, QuantizedLinear):
-            module.quantization_backend = ForwardOnlyQuantizationBackend(QUANTIZATION_METHOD)
 
 
 def _flag(spec: Mapping[str, Any], key: str) -> bool:

@@ -124,6 +124,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     config = load_config(args.model)
     _check_model(task, config, args.model)
     _check_prompt(task, args.prompt)
+    _check_media(task, args.media)
     options = DataOptions(args.data, args.split, args.media, args.prompt)
     task.split_of(options)
     samples = task.read(options)[: args.limit]
@@ -149,14 +150,21 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _check_model(task: "Task", config: "PreTrainedConfig", model: str) -> None:
     from ..evaluation.runner import needed_part_is_missing
+    from ..evaluation.tasks import TASKS
 
     if missing := needed_part_is_missing(task, config):
-        raise ValueError(f"{model}: the model has no {missing}, which {task.name} needs")
+        possible = ", ".join(name for name, other in TASKS.items() if not needed_part_is_missing(other, config))
+        raise ValueError(f"{model}: the model has no {missing}, which {task.name} needs; it can be asked {possible}")
 
 
 def _check_prompt(task: "Task", prompt: str | None) -> None:
     if prompt is not None and task.needs != "audio_config":
         raise ValueError(f"--prompt is for clips; {task.name} has questions of its own")
+
+
+def _check_media(task: "Task", media: Path | None) -> None:
+    if media is not None and not task.has_media_files:
+        raise ValueError(f"--media is for pictures or clips in a folder apart; {task.name} takes all from --data")
 
 
 def _check_rule(task: "Task", samples: "Sequence[Sample]", rule: str) -> None:

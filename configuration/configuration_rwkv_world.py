@@ -14,7 +14,8 @@
 """Configuration of the composite: an RWKV-7 language model with a vision tower, an audio tower, or both."""
 
 import math
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
@@ -23,7 +24,7 @@ from transformers.utils import auto_docstring
 
 from .configuration_rwkv7 import RWKV7Config
 from .configuration_vision_towers import VisionTowersConfig, known_prefix_tokens
-from .source_code import WritesItsCode
+from .source_code import WritesItsCode, pipeline_references
 
 
 # WorldRWKV keeps `mel_frames // 2 + 1` frames of Whisper's output, which is what this convolution gives
@@ -109,6 +110,8 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
         "AutoModelForMultimodalLM": "RWKVWorldForConditionalGeneration",
         "AutoProcessor": "RWKVWorldProcessor",
     }
+    # With the Auto class of the model that each is for; transformers' own classes do for other tasks
+    pipelines = {"automatic-speech-recognition": ("RWKVWorldSpeechRecognitionPipeline", "AutoModelForMultimodalLM")}
     keys_to_ignore_at_inference = ["past_key_values"]
     sub_configs_defaults = {
         "text_config": SubConfigSpec(config_class=RWKV7Config),
@@ -165,6 +168,12 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
             self.num_token_per_image
         ):
             raise ValueError(f"num_token_per_image is {self.num_token_per_image}, expected a square number.")
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> Any:
+        """As the base class does; what has ears also names the pipeline for speech."""
+        if self.audio_config is not None:
+            self.custom_pipelines = pipeline_references(self.pipelines)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @property
     def vision_projector_convolution(self) -> list[int] | None:

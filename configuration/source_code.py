@@ -33,6 +33,14 @@ def class_references(classes: dict[str, str]) -> dict[str, str]:
     return {auto_class: f"{CODE_FOLDER}/{ENTRY_MODULE}.{name}" for auto_class, name in classes.items()}
 
 
+def pipeline_references(pipelines: dict[str, tuple[str, str]]) -> dict[str, dict]:
+    """The `custom_pipelines` of a configuration file, from tasks to (name of our class, name of an Auto class)."""
+    return {
+        task: {"impl": f"{CODE_FOLDER}/{ENTRY_MODULE}.{name}", "pt": [auto_class]}
+        for task, (name, auto_class) in pipelines.items()
+    }
+
+
 def write_code(folder: str | Path) -> None:
     """Writes the code into a sub-folder of `folder`; what is there already stays untouched if it is the same."""
     target = Path(folder) / CODE_FOLDER

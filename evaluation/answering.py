@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..processing.chat_templates import stop_strings
+from ..processing.answers import encode_conversations, generate_answers
 from .tasks.task import Sample
 
 
@@ -43,33 +43,14 @@ class GreedyAnswers:
 
     def encode(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """The questions with their media, padded on the left."""
-        conversations = [[{"role": "user", "content": list(sample.content)}] for sample in samples]
-        options = {"padding": True, "padding_side": "left"}
-        extractor = getattr(self.processor, "feature_extractor", None)
-        if extractor is not None:
-            options["sampling_rate"] = extractor.sampling_rate
-        return self.processor.apply_chat_template(
-            conversations,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-            processor_kwargs=options,
+        return encode_conversations(
+            self.processor, [[{"role": "user", "content": list(sample.content)}] for sample in samples]
         )
 
-    @torch.inference_mode()
     def answer(self, inputs: dict[str, torch.Tensor]) -> list[str]:
         """Answers without special tokens, the strings that end them, and space around them."""
-        model = self.model
-        inputs = {
-            name: value.to(model.device, model.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
-        strings = stop_strings(self.processor.chat_template, model.generation_config.stop_strings)
-        stop = {"stop_strings": strings, "tokenizer": self.processor.tokenizer} if strings else {}
-        output = model.generate(**inputs, **stop, max_new_tokens=self.max_new_tokens, do_sample=False)
-        answers = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [text_before(answer, strings).strip() for answer in answers]
+        options = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
+        return generate_answers(self.model, self.processor, inputs, **options)
 
 
 @dataclass
@@ -108,10 +89,3 @@ class TextLikelihoods:
             logits = output.logits[0, : len(targets)].float()  # (time, vocabulary)
             total += F.cross_entropy(logits, targets, reduction="sum").item()
         return total
-
-
-def text_before(text: str, endings: Sequence[str]) -> str:
-    """What stands before the first of the strings that end an answer."""
-    for ending in endings:
-        text = text.split(ending)[0]
-    return text

@@ -21,6 +21,24 @@ from torch import nn
 from ..kernels.quantized_linear import QuantizedWeight, quantized_linear
 
 
+class QuantizedNumbers(torch.Tensor):
+    """The numbers of a quantised weight to who asks the layer for them; what is computed of them are plain tensors.
+
+    Libraries that know only floating-point layers merge adapters by way of `weight.data`, which would round every sum
+    to whole numbers without a word. So that is refused.
+    """
+
+    @classmethod
+    def __torch_function__(cls, function: Callable, types, args=(), kwargs=None):
+        if function in (torch.Tensor.data.__get__, torch.Tensor.data.__set__):
+            raise TypeError(
+                "The weights of a quantised layer are whole numbers that go with scales: nothing can be merged into "
+                "them, nor are they set by `weight.data`. Merge into the model as it was before it was quantised."
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*args, **(kwargs or {}))
+
+
 class QuantizedLinear(nn.Linear):
     """A linear layer without bias whose weight has few bits; gradients reach its input, as adapters need.
 
@@ -42,8 +60,17 @@ class QuantizedLinear(nn.Linear):
         self.register_parameter("bias", None)
 
     @property
+    def weight(self) -> QuantizedNumbers:
+        if "weight" not in self._buffers:
+            raise AttributeError("weight")
+        numbers = self._buffers["weight"]
+        view = numbers.as_subclass(QuantizedNumbers)
+        view.__dict__ = numbers.__dict__  # where transformers notes that a tensor was loaded
+        return view
+
+    @property
     def quantized_weight(self) -> QuantizedWeight:
-        return QuantizedWeight(self.weight, self.scales, self.in_features, self.group_size)
+        return QuantizedWeight(self._buffers["weight"], self.scales, self.in_features, self.group_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(..., in_features) -> (..., out_features), of the dtype of the input."""

@@ -23,6 +23,8 @@ from .snippets import write_snippet
 
 PIPELINES = {Kind.TEXT: "text-generation", Kind.WORLD: "image-text-to-text"}
 PLACEHOLDER = "[More Information Needed]"  # in the cards that PEFT and transformers write of their own accord
+# At the end of a text that this module wrote; one by hand has none, and is kept
+MARK = "<!-- Written by rwkv7-world upload, which writes it anew. Take this line out to keep a text of your own. -->"
 STATE_NUMBER_BYTES = 4  # the matrix of every head is kept in float32
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 
@@ -47,7 +49,7 @@ class Description:
 
 
 def build_card(contents: Contents, description: Description) -> ModelCard:
-    """The card; the text of a `README.md` in the folder is kept, and what it says in its metadata.
+    """The card; a `README.md` in the folder keeps what its metadata says, and its text if it was written by hand.
 
     Raises:
         ValueError: If no licence is known, or a file of results is not as it should be.
@@ -68,7 +70,7 @@ def build_card(contents: Contents, description: Description) -> ModelCard:
     metadata.pop("model-index", None)  # which is made of the results again
     if not metadata.get("license"):
         raise ValueError(f"{contents.folder}: no licence is set; give --license, for instance --license apache-2.0")
-    text = own.text.strip() if own else _write_text(contents, description, results)
+    text = own.text.strip() if own and MARK not in own.text else _write_text(contents, description, results)
     known_results = data.eval_results or (own and own.data.eval_results) or None
     name = {"model_name": description.repo.rpartition("/")[2]} if known_results else {}
     metadata = ModelCardData(**metadata, **name, eval_results=known_results)
@@ -142,7 +144,7 @@ def _write_text(contents: Contents, description: Description, results: list[dict
     parts += [_needs(contents), f"```python\n{snippet}```"]
     if results:
         parts += ["## Results", _results_table(results)]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, MARK])
 
 
 def _summary(contents: Contents, description: Description) -> str:
@@ -173,7 +175,6 @@ def _results_table(results: list[dict]) -> str:
     lines = ["| task | data | split | metric | value |", "|---|---|---|---|---|"]
     for result in results:
         for name, value in result["metrics"].items():
-            lines.append(
-                f"| {result['task']} | {result['dataset']} | {result.get('split', '')} | {name} | {value:g} |"
-            )
+            split = result.get("split") or ""
+            lines.append(f"| {result['task']} | {result['dataset']} | {split} | {name} | {value:g} |")
     return "\n".join(lines)

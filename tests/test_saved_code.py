@@ -48,9 +48,10 @@ def ask(model, processor, samples, sample):
     return processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
 """
 
-# Answers to a question about a picture, and to the question alone; and what `transformers serve` looks models up by
+# Answers to a question about a picture, and to the question alone, and the transcripts of clips; and what
+# `transformers serve` looks models up by
 PIPELINES = """
-def run_pipelines(folder, sample):
+def run_pipelines(folder, sample, clips):
     from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES as names
     question = {"type": "text", "text": sample["question"]}
     picture = {"type": "image", "path": str(work / sample["image"])}
@@ -60,7 +61,9 @@ def run_pipelines(folder, sample):
     read = transformers.pipeline("text-generation", model=folder, trust_remote_code=True)
     guessed = read([{"role": "user", "content": sample["question"]}], **options)
     assert names["rwkv_world"] == type(see.model).__name__ and names["rwkv7"] == "RWKV7ForCausalLM"
-    return [seen[0]["generated_text"], guessed[0]["generated_text"]]
+    hear = transformers.pipeline("automatic-speech-recognition", model=folder, trust_remote_code=True)
+    heard = hear([str(work / clip["audio"]) for clip in clips], prompt=clips[0]["question"], batch_size=2)
+    return [seen[0]["generated_text"], guessed[0]["generated_text"], [clip["text"] for clip in heard]]
 """
 
 # Loads every folder, saves it into another, and gives logits and answers
@@ -84,7 +87,8 @@ for name, auto_class in cases.items():
     if name == "tiny_world":
         samples = json.loads((work / "samples.json").read_text())
         results["answers"] = [ask(model, processor, sys.argv[3], sample) for sample in samples]
-        results["pipelines"] = run_pipelines(str(folders / name), samples[0])
+        clips = [sample for sample in samples if "audio" in sample]
+        results["pipelines"] = run_pipelines(str(folders / name), samples[0], clips)
     with torch.no_grad():
         results[name] = model(**inputs).logits
     kernels = sys.modules[type(model).__module__.rpartition(".")[0] + ".kernels_wkv7"]
@@ -171,7 +175,9 @@ def test_strangers_load_every_kind_of_folder_and_those_that_they_saved(work, cle
         run_python(clean_python, STRANGER, folders, again, work, cache=tmp_path)
         results = torch.load(again / "results.pt")
         assert results["answers"] == answers
-        assert results["pipelines"][0] == answers[0] and results["pipelines"][1]
+        seen, guessed, heard = results["pipelines"]
+        assert seen == answers[0] and guessed
+        assert heard == [answer for sample, answer in zip(samples, answers, strict=True) if "audio" in sample]
         assert set(results["backends"]) <= {wkv7_backend_here()}
         for name, auto_class in CASES.items():
             torch.testing.assert_close(results[name], expected_logits(folders / name, auto_class), **TOLERANCE)

@@ -17,7 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-from ..answering import GreedyAnswers, text_before
+from ...processing.answers import text_before
+from ..answering import GreedyAnswers
 from ..tasks.task import Sample, text_block
 
 

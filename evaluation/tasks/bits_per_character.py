@@ -58,6 +58,7 @@ BITS_PER_CHARACTER = Task(
     rule="none",
     score=score_likelihood,
     summarize=summarize_likelihoods,
+    has_media_files=False,
     kind=LIKELIHOOD,
     scale=1,
     higher_is_better=False,

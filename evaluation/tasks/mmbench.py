@@ -96,5 +96,6 @@ MMBENCH = Task(
     rule="mmbench",
     score=score_choice,
     summarize=summarize_mmbench,
+    has_media_files=False,
     published=(Published("WorldRWKV SigLIP2 3B", 66.6, f"{WORLDRWKV}, and arXiv 2505.14505"),),
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ...records.stored_sets import is_stored_folder, load_stored
 from ..exact_answers import matches
+from ..open_answers import holds_answer
 from .mmbench import multiple_choice_prompt
 from .picture_answers import WORLDRWKV, accuracy, final_answer
 from .scienceqa import score_choice
@@ -42,13 +43,13 @@ def read_mmmu(options: DataOptions) -> list[Sample]:
 
 
 def score_mmmu(prediction: str, sample: Sample, rule: str) -> Score:
-    """The option named, or, of open questions, one of the answers as VQA compares them.
-
-    The official script looks for numbers and phrases inside longer answers to open questions; this does not.
-    """
+    """The option named; of open questions, an answer as MMMU's scorer finds it, or, by other rules, nothing else."""
     if sample.details["question_type"] == MULTIPLE_CHOICE:
         return score_choice(prediction, sample, rule)
-    return Score(any(matches(final_answer(prediction), answer, "vqa") for answer in sample.reference))
+    answer = final_answer(prediction)
+    if rule == MMMU.rule:
+        return Score(holds_answer(answer, sample.reference))
+    return Score(any(matches(answer, reference, "strict") for reference in sample.reference))
 
 
 def summarize_mmmu(records: Sequence[dict], rule: str) -> dict[str, float]:
@@ -98,6 +99,7 @@ MMMU = Task(
     rule="mmmu",
     score=score_mmmu,
     summarize=summarize_mmmu,
+    has_media_files=False,
     splits=("validation", "dev", "test"),
     published=(Published("WorldRWKV SigLIP2 3B", 38.7, f"{WORLDRWKV}, and arXiv 2505.14505"),),
 )

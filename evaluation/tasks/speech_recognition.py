@@ -121,6 +121,8 @@ def _is_stored(path: Path) -> bool:
 
 
 def _stored_samples(options: DataOptions) -> list[Sample]:
+    if options.media_folder:
+        raise ValueError(f"{options.path}: a stored set holds its clips, so there is no folder of others to give")
     samples = []
     for number, row in enumerate(load_stored(str(options.path), split=options.split or "test")):
         clip, text = clip_and_text(row)
@@ -185,6 +187,7 @@ _LIBRISPEECH = tuple(
         LIBRISPEECH_LAYOUT,
         partial(read_librispeech, task=f"librispeech-{part}"),
         "whisper_english",
+        has_media_files=False,  # clips lie beside their transcripts
         dataset=f"LibriSpeech test-{part}",
         published=_published(*_LIBRISPEECH_FIGURES[part]),
     )

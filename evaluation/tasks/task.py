@@ -94,6 +94,7 @@ class Task:
             to all metrics, from 0 to 1 where they are rates.
         splits: The first is the default; none if the data has no splits.
         stored_splits: Whether a stored set may have splits of other names.
+        has_media_files: Whether pictures or clips are files that may be in a folder apart.
         kind: `GENERATION` or `LIKELIHOOD`.
         scale: What metrics are multiplied by to be shown.
         higher_is_better: Of the main metric.
@@ -115,6 +116,7 @@ class Task:
     dataset: str | None = None
     splits: tuple[str, ...] = ()
     stored_splits: bool = False
+    has_media_files: bool = True
     kind: str = GENERATION
     scale: float = PERCENT
     higher_is_better: bool = True

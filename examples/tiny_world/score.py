@@ -9,6 +9,7 @@ The rows are made anew from their seeds, the same that `make_data.py` calls `spe
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from contextlib import nullcontext
@@ -141,13 +142,16 @@ def show(scores: dict) -> None:
     console.print(table)
 
 
-def score(checkpoint: Path, clips: int = 300, pictures: int = 400, keep: Path | None = None) -> dict:
+def score(
+    checkpoint: Path, clips: int = 300, pictures: int = 400, keep: Path | None = None, results: Path | None = None
+) -> dict:
     """Scores of a checkpoint folder, see [`beside_speech_baseline`] and [`beside_scenes_baselines`].
 
     Args:
         checkpoint: The folder.
         clips, pictures: How many are asked.
         keep: Where the questions and what `rwkv7-world evaluate` writes are kept.
+        results: Where its results alone are kept too, as `results_speech.json` and `results_scenes.json`.
     """
     speech, scenes = held_out_rows(clips, pictures)
     with nullcontext(keep) if keep else tempfile.TemporaryDirectory() as folder:
@@ -155,6 +159,9 @@ def score(checkpoint: Path, clips: int = 300, pictures: int = 400, keep: Path | 
         speech_questions, scene_questions = write_questions(Path(folder), speech, scenes)
         heard = evaluate(checkpoint, "asr", speech_questions, "--prompt", SPEECH_QUESTION, "--rule", "none")
         seen = evaluate(checkpoint, "vqa", scene_questions, "--rule", "strict")
+        if results:
+            for questions in (speech_questions, scene_questions):
+                shutil.copyfile(questions.with_suffix("") / "results.json", results / f"results_{questions.stem}.json")
     return {"speech": beside_speech_baseline(heard, speech), "scenes": beside_scenes_baselines(seen, scenes)}
 
 
@@ -164,11 +171,12 @@ def main() -> None:
     )
     parser.add_argument("checkpoint", type=Path, help="folder of the trained model")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the questions, answers and results here")
+    parser.add_argument("--results", metavar="DIR", type=Path, help="keep the two files of results here, for the card")
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     options = parser.parse_args()
     if not (options.checkpoint / "config.json").is_file():
         parser.error(f"{options.checkpoint} is no checkpoint folder: it has no config.json")
-    scores = score(options.checkpoint, keep=options.keep)
+    scores = score(options.checkpoint, keep=options.keep, results=options.results)
     show(scores)
     if options.json:
         options.json.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

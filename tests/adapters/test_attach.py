@@ -142,9 +142,26 @@ class TestFewBits:
         if method == "state":
             torch.testing.assert_close(logits_of(model.merge_and_unload(), IDS), expected, **TOLERANCE)
             return
-        with pytest.raises((RuntimeError, TypeError)):
+        with pytest.raises(TypeError, match="nothing can be merged into them"):
             model.merge_and_unload()
         model.unload()
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            LoraConfig(target_modules=["key"], init_lora_weights=False),
+            MissConfig(target_modules=["key"], r=4, init_weights=False),
+            MissConfig(target_modules=["key"], r=5, init_weights=False),  # no divisor of the width
+            MissConfig(target_modules=["key"], r=4, init_weights="bat"),
+        ],
+    )
+    def test_peft_alone_cannot_merge_into_it_either(self, quantized, config):
+        before = logits_of(quantized, IDS)
+        model = get_peft_model(quantized, config)
+        randomize_adapter(model)
+        with pytest.raises(TypeError, match="nothing can be merged into them"):
+            model.merge_and_unload()
+        torch.testing.assert_close(logits_of(model.unload(), IDS), before, rtol=0, atol=0)
 
     @pytest.mark.parametrize("spec", [{"method": "dora"}, {"method": "pissa"}, {"method": "bone", "init": "bat"}])
     def test_methods_that_read_the_weights_are_refused(self, quantized, spec):

@@ -15,6 +15,7 @@ from rwkv7_world.evaluation.error_rates import character_error_rate, word_error_
 from rwkv7_world.evaluation.exact_answers import matches
 from rwkv7_world.evaluation.metric import METRICS, METRICS_FOLDER, load_metric
 from rwkv7_world.evaluation.multiple_choice import chosen_option
+from rwkv7_world.evaluation.open_answers import holds_answer
 from rwkv7_world.evaluation.text_normalizers import get_normalizer
 from rwkv7_world.evaluation.vqa_answers import evalai_answer, vqa_score
 
@@ -198,6 +199,42 @@ def test_answers_that_name_no_option_are_wrong_and_counted():
         predictions=["A", "B", "dunno", "C"], references=["A", "C", "D", "C"], options=[OPTIONS] * 4
     )
     assert scores == {"accuracy": 0.5, "unparsed": 0.25}
+
+
+# What MMMU's own parse_open_response and eval_open say of them
+@pytest.mark.parametrize(
+    ("answer", "references", "right"),
+    [
+        ("3", ["3"], True),
+        ("3.0", ["3"], True),
+        ("3.004", ["3"], True),
+        ("3.006", ["3"], False),
+        ("1,234.5", ["1234.50"], True),
+        ("1,000,000", ["1000000"], True),
+        ("2e3", ["2000"], True),
+        ("The answer is 3.", ["3"], True),
+        ("13", ["3"], False),
+        ("It has 5, so the result is 3", ["5"], False),
+        ("x + y = 12", ["12"], True),
+        ("x = 12\nThat settles it", ["12"], True),  # no line concludes, so the whole is looked through
+        ("x = 12\nso we have y = 3", ["12"], False),
+        ("x = 12\nso we have y = 3", ["3"], True),
+        ("-5", ["5"], False),
+        ("5%", ["5"], True),
+        ("1/3", ["0.33"], False),
+        ("A Red fox", ["red"], True),
+        ("scared", ["red"], True),
+        ("blue", ["red", "rose"], False),
+        ("It could be a rose", ["red", "rose"], True),
+        ("a", ["A"], True),
+        ("alpha", ["a"], False),
+        ("option b is it", ["b"], False),
+        ("", ["3"], False),
+        ("The answer is :", ["answer"], True),
+    ],
+)
+def test_open_answers_are_found_as_mmmu_finds_them(answer, references, right):
+    assert holds_answer(answer, references) is right
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,9 @@ def test_mmmu_shows_several_pictures_where_they_are_mentioned(tmp_path):
     assert samples[0].prompt.startswith("Question: <image> beside <image>?\nOptions:\nA. <image>\nB. none\n")
     assert points("mmmu", samples[0], "(A)") == 1
     assert points("mmmu", samples[1], "3.0") == 1
+    assert points("mmmu", samples[1], "There are 4, so the answer is 3.") == 1
     assert points("mmmu", samples[1], "4") == 0
+    assert points("mmmu", samples[1], "so it is 3", rule="strict") == 0
     assert samples[0].details["category"] == "Art"
 
 

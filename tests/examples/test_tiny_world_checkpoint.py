@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from rwkv7_world.cli.main import main
 
@@ -47,6 +48,30 @@ def test_published_scores_are_what_the_checkpoint_reaches(scores):
     published = json.loads((TINY_WORLD / "scores.json").read_text(encoding="utf-8"))
     assert scores["speech"]["wer"] == pytest.approx(published["speech"]["wer"], abs=ROUNDING)
     assert scores["scenes"]["all"]["accuracy"] == pytest.approx(published["scenes"]["all"]["accuracy"], abs=ROUNDING)
+
+
+def test_the_model_card_holds_the_results_of_evaluate():
+    published = json.loads((TINY_WORLD / "scores.json").read_text(encoding="utf-8"))
+    (index,) = ModelCard.load(CHECKPOINT / "README.md").data.to_dict()["model-index"]
+    found = {result["dataset"]["name"]: result for result in index["results"]}
+    for name, value in (("speech", published["speech"]["wer"]), ("scenes", published["scenes"]["all"]["accuracy"])):
+        results = json.loads((CHECKPOINT / f"results_{name}.json").read_text(encoding="utf-8"))
+        assert results["value"] == results["metrics"][results["metric"]] == value
+        assert {metric["type"]: metric["value"] for metric in found[name]["metrics"]} == results["metrics"]
+        assert found[name]["task"]["type"] == results["task"]
+        assert found[name]["dataset"]["args"]["samples"] == results["samples"]
+
+
+def test_the_model_card_is_what_the_upload_writes(tmp_path):
+    command = [
+        sys.executable,
+        str(TINY_WORLD / "write_card.py"),
+        str(CHECKPOINT),
+        "--output",
+        str(tmp_path / "card.md"),
+    ]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "card.md").read_text() == (CHECKPOINT / "README.md").read_text()
 
 
 def test_checkpoint_is_small():

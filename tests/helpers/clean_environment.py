@@ -8,15 +8,17 @@ The libraries are links to those of the running environment, so nothing is downl
 import os
 import re
 import subprocess
+import sys
 import sysconfig
 import venv
 from collections.abc import Iterable
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 
+APART = Path(sys.prefix) / "apart"  # see Makefile
 # What README asks for where a saved folder is to be loaded
 STRANGERS_LIBRARIES = ("torch", "transformers", "pillow", "soundfile", "soxr")
 
@@ -44,9 +46,8 @@ def run_python(interpreter: Path, script: str, *arguments: str | Path, cache: Pa
         cache: A folder for what the Hub's client and the loader of remote code store.
         variables: More environment variables.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
-    environment |= {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
     command = [interpreter, "-I", "-c", script, *arguments]
+    environment = strangers_variables(cache) | variables
     process = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=cache, stdin=subprocess.DEVNULL
     )
@@ -54,18 +55,34 @@ def run_python(interpreter: Path, script: str, *arguments: str | Path, cache: Pa
     return process.stdout
 
 
+def strangers_variables(cache: Path) -> dict[str, str]:
+    """Environment variables of a process that knows nothing of this one but where its programs are."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
+    return variables | {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def find_library(name: str) -> Distribution | None:
+    """An installed library, or one that lies apart."""
+    return next(iter(Distribution.discover(name=name, path=[*sys.path, str(APART)])), None)
+
+
 def _with_requirements(names: Iterable[str]) -> list[Distribution]:
-    found, waiting = {}, list(names)
+    """The installed libraries of these names and all that they require, with the extras that they ask for."""
+    found, seen, waiting = {}, set(), [Requirement(name) for name in names]
     while waiting:
-        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name in found:
+        wanted = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        if (name, *wanted.extras) in seen:
             continue
-        try:
-            found[name] = distribution(name)
-        except PackageNotFoundError:
+        seen.add((name, *wanted.extras))
+        library = find_library(name)
+        if library is None:
             continue
-        requirements = map(Requirement, found[name].requires or [])
+        found[name] = library
+        extras = ("", *wanted.extras)
         waiting += [
-            needed.name for needed in requirements if needed.marker is None or needed.marker.evaluate({"extra": ""})
+            needed
+            for needed in map(Requirement, library.requires or [])
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras)
         ]
     return list(found.values())

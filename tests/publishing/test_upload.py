@@ -23,7 +23,7 @@ from rwkv7_world import RWKV7ForCausalLM
 from rwkv7_world.adapters import StateTuningConfig
 from rwkv7_world.cli.main import main
 from rwkv7_world.publishing.contents import read_contents
-from rwkv7_world.publishing.model_card import state_bytes
+from rwkv7_world.publishing.model_card import MARK, state_bytes
 from rwkv7_world.state import load_trained_state, state_size
 
 
@@ -144,6 +144,17 @@ def test_an_own_card_keeps_its_text_and_is_completed(hub, model_folder, unrun):
     assert card.endswith("# Mine\n\nWritten by hand.\n")
     metadata = yaml.safe_load(card.split("---")[1])
     assert (metadata["language"], metadata["license"]) == ("en", "apache-2.0")
+
+
+def test_a_card_that_an_upload_wrote_is_written_anew(hub, model_folder, unrun):
+    assert upload(model_folder) == 0
+    card = hub.files(REPO)["README.md"].decode()
+    (model_folder / "README.md").write_text(card)
+    assert upload(model_folder, repo="me/other") == 0
+    assert hub.files("me/other")["README.md"].decode() == card.replace("small", "other")
+    (model_folder / "README.md").write_text(card.replace(MARK, "By me."))
+    assert upload(model_folder, repo="me/third") == 0
+    assert hub.files("me/third")["README.md"].decode().endswith("By me.\n")
 
 
 def test_an_adapter_comes_back_with_its_base(hub, model_folder, tmp_path, capsys):
