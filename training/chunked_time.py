@@ -83,9 +83,11 @@ class ChunkedBatch:
         return self.inputs["input_ids"].device
 
     def has_loss(self, index: int) -> bool:
-        """Whether a chunk predicts anything."""
-        first = index * self.chunk_length + 1
-        return bool((self.inputs["labels"][:, first : first + self.chunk_length] != IGNORED_LABEL).any())
+        """Whether a chunk predicts anything, or has penalties of L2Wrap."""
+        first, length = index * self.chunk_length, self.chunk_length
+        predicted = self.inputs["labels"][:, first + 1 : first + 1 + length] != IGNORED_LABEL
+        penalties = self.inputs.get("l2wrap")
+        return bool(predicted.any()) or (penalties is not None and bool(penalties[:, first : first + length].any()))
 
     def media_gradient(self, scale: float) -> torch.Tensor | float:
         """Something whose gradient is what the chunks so far found for the media, over `scale`."""

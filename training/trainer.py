@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import save_fsdp_optimizer
 from peft import PeftModel
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, SequentialSampler
@@ -20,7 +21,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from .auxiliary import TARGETS, WithAuxiliaryLoss, without_auxiliary
-from .checkpoint_exchange import is_of_other_kind, load_optimizer_of_other_kind, load_whole_model
+from .checkpoint_exchange import goes_by_names, load_optimizer_by_names, load_whole_model
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
 from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
 from .generation_evaluation import GenerationEvaluator
@@ -75,7 +76,9 @@ class RWKVTrainer(Trainer):
         self.processor = processing_class
         self.generation_evaluator = generation_evaluator
         self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
-        self.model.register_forward_hook(_touch_unused, with_kwargs=True)
+        self.model.register_forward_hook(
+            partial(_touch_unused, is_sharded=self.is_fsdp_enabled), with_kwargs=True
+        )
         self._frozen_encoders = _frozen_encoders(self.model)
         self._partial = False
         self._throughput = Throughput()
@@ -142,8 +145,6 @@ class RWKVTrainer(Trainer):
         targets = inputs.pop(TARGETS, None)
         if isinstance(self.model, WithAuxiliaryLoss) and targets is not None:
             inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
-        if self.is_fsdp_enabled:
-            self._check_media(inputs)
         inputs["loss_weights"] = token_weights(inputs, args.loss_reduction, counts.items)
         inputs["loss_chunk_size"] = args.loss_chunk_size
         inputs.setdefault("use_cache", False)
@@ -156,16 +157,6 @@ class RWKVTrainer(Trainer):
         """The loss as this process gives it to the average of all."""
         # Processes average their gradients, and each divides by what all of them hold
         return loss * self.accelerator.num_processes
-
-    def _check_media(self, inputs: dict) -> None:
-        """Refuses steps in which processes see different media: gradients of shares are added up all together."""
-        present = torch.tensor([[int(name in inputs) for name in _MODULES_OF_INPUT]], device=self.args.device)
-        everywhere = self.accelerator.gather(present)
-        if not torch.equal(everywhere, present.expand_as(everywhere)):
-            raise ValueError(
-                "some processes of this step have pictures or clips, others none, which a sharded model cannot learn "
-                "from: use ddp, or keep data of one kind together"
-            )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of one micro-batch.
@@ -189,18 +180,10 @@ class RWKVTrainer(Trainer):
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # of schedule-free optimisers
             self.optimizer.train()
-        if self.args.detach_state and self.accelerator.num_processes > 1:
-            self._check_learned_states()
         inputs = self._loss_inputs(self._prepare_inputs(inputs), counts)
         with self.compute_loss_context_manager():
             runner, batch = self._chunk_runner(model), self._in_chunks(inputs)
             return runner.truncated(batch) if self.args.detach_state else runner.whole(batch)
-
-    def _check_learned_states(self) -> None:
-        """Refuses what has not been seen to give the gradients of one process."""
-        learned = (name for name, parameter in self.model.named_parameters() if parameter.requires_grad)
-        if any(set(_STARTS) & set(name.split(".")) for name in learned):
-            raise ValueError("chunk_length with learned states on several processes needs detach_state: false")
 
     def _chunk_runner(self, model: nn.Module) -> ChunkRunner:
         accelerator = self.accelerator
@@ -219,8 +202,8 @@ class RWKVTrainer(Trainer):
 
     def _in_chunks(self, inputs: dict) -> ChunkedBatch:
         """The batch in as many chunks as that of every process."""
-        if self.is_fsdp_enabled and any(name in inputs for name in _MODULES_OF_INPUT):
-            raise ValueError("chunk_length with pictures or clips does not work with FSDP; use one process or DDP")
+        if isinstance(self.model, FSDPModule):
+            self.model.unshard()  # the towers, of all processes together, whether this one has something to encode or not
         with self.accelerator.autocast():
             inputs, features, placeholders = encode_media(self.model, inputs)
         length, time = self.args.chunk_length, inputs["input_ids"].shape[1]
@@ -335,11 +318,11 @@ class RWKVTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         sharded = self.is_fsdp_enabled
-        if checkpoint is None or self.is_deepspeed_enabled or not is_of_other_kind(Path(checkpoint), sharded):
+        if checkpoint is None or self.is_deepspeed_enabled or not goes_by_names(Path(checkpoint), sharded):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         main = self.is_world_process_zero()
-        load_optimizer_of_other_kind(Path(checkpoint), self.model, self.optimizer.optimizer, sharded, main)
+        load_optimizer_by_names(Path(checkpoint), self.model, self.optimizer.optimizer, sharded, main)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -384,15 +367,16 @@ def _frozen_encoders(model: nn.Module) -> list[nn.Module]:
     return [tower for tower in towers if not any(parameter.requires_grad for parameter in tower.parameters())]
 
 
-def _touch_unused(model: nn.Module, args: tuple, kwargs: dict, outputs):
+def _touch_unused(model: nn.Module, args: tuple, kwargs: dict, outputs, is_sharded: bool):
     """Hook of a forward pass: adds 0 to the loss, as a function of what the batch leaves unused.
 
     Else a batch of text alone could not be learned from while only a projector is trained, and processes whose batches
     hold different media would wait for one another's gradients. DDP looks for unused parameters as soon as the forward
-    pass is over, so this is a part of it.
+    pass is over, so this is a part of it. Processes of a sharded model add up the gradients of all that is not in
+    blocks in one piece, so there each touches it all, whatever its batch holds and its towers leave unused themselves.
     """
     if model.training and torch.is_grad_enabled() and outputs.get("loss") is not None:
-        outputs["loss"] = outputs["loss"] + _zero_of_unused(model, kwargs)
+        outputs["loss"] = outputs["loss"] + _zero_of_unused(model, {} if is_sharded else kwargs)
     return outputs
 
 
