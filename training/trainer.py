@@ -76,9 +76,7 @@ class RWKVTrainer(Trainer):
         self.processor = processing_class
         self.generation_evaluator = generation_evaluator
         self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
-        self.model.register_forward_hook(
-            partial(_touch_unused, is_sharded=self.is_fsdp_enabled), with_kwargs=True
-        )
+        self.model.register_forward_hook(partial(_touch_unused, is_sharded=self.is_fsdp_enabled), with_kwargs=True)
         self._frozen_encoders = _frozen_encoders(self.model)
         self._partial = False
         self._throughput = Throughput()
@@ -202,8 +200,8 @@ class RWKVTrainer(Trainer):
 
     def _in_chunks(self, inputs: dict) -> ChunkedBatch:
         """The batch in as many chunks as that of every process."""
-        if isinstance(self.model, FSDPModule):
-            self.model.unshard()  # the towers, of all processes together, whether this one has something to encode or not
+        if isinstance(self.model, FSDPModule):  # towers and projectors, even if only others have something to encode
+            self.model.unshard()
         with self.accelerator.autocast():
             inputs, features, placeholders = encode_media(self.model, inputs)
         length, time = self.args.chunk_length, inputs["input_ids"].shape[1]
@@ -376,17 +374,19 @@ def _touch_unused(model: nn.Module, args: tuple, kwargs: dict, outputs, is_shard
     blocks in one piece, so there each touches it all, whatever its batch holds and its towers leave unused themselves.
     """
     if model.training and torch.is_grad_enabled() and outputs.get("loss") is not None:
-        outputs["loss"] = outputs["loss"] + _zero_of_unused(model, {} if is_sharded else kwargs)
+        media = () if is_sharded else kwargs
+        unused = {name for needed, names in _MODULES_OF_INPUT.items() if needed not in media for name in names}
+        if kwargs.get("past_key_values") is not None:
+            unused.update(_STARTS)  # a chunk that continues another does not start from them
+        outputs["loss"] = outputs["loss"] + _zero_of(model, unused)
     return outputs
 
 
-def _zero_of_unused(model: nn.Module, inputs: dict) -> torch.Tensor | float:
-    unused = {name for needed, names in _MODULES_OF_INPUT.items() if needed not in inputs for name in names}
-    if inputs.get("past_key_values") is not None:
-        unused.update(_STARTS)  # a chunk that continues another does not start from them
+def _zero_of(model: nn.Module, modules: set[str]) -> torch.Tensor | float:
+    """0, as a function of all that is trained in modules of these names."""
     zero = 0.0
     for name, parameter in model.named_parameters():
         is_share = isinstance(parameter, DTensor)  # of a sharded block, which sees to itself
-        if parameter.requires_grad and not is_share and unused & set(name.split(".")):
+        if parameter.requires_grad and not is_share and modules & set(name.split(".")):
             zero = zero + parameter.float().sum() * 0.0
     return zero
