@@ -1,0 +1,58 @@
+# Copyright 2026 The rwkv7-world authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped configurations of DeepSpeed, where it is installed: the same training as on one process without it."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.global_batches import ADAPTER, assert_same_weights, begin_from, job, logged, make_recipe, prepare
+from helpers.many_processes import launch
+from rwkv7_world.training.run import run_recipe
+
+
+pytest.importorskip("deepspeed")
+
+VARIANTS = {"plain": {}, "adapter": {}, "mixed": {"train_sampling_strategy": "sequential"}}
+
+
+def make(folder: Path, variant: str) -> str:
+    adapter = ADAPTER if variant == "adapter" else None
+    return make_recipe(folder, variant, VARIANTS[variant], adapter, has_media=variant == "mixed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Each variant run on one process without DeepSpeed."""
+    folder = prepare(tmp_path_factory.mktemp("processes"))
+    for variant in VARIANTS:
+        run_recipe(**job(make(folder, variant), folder / "one" / variant))
+    return folder
+
+
+def with_stage(stage: str, work: dict) -> dict:
+    return {**work, "assignments": [*work["assignments"], f"trainer.deepspeed={stage}"]}
+
+
+@pytest.fixture(scope="module", params=["zero1", "zero2", "zero3"])
+def two(request, folder) -> Path:
+    """Each variant run on two processes, and once more from the checkpoint in the middle."""
+    out, stage = folder / request.param, request.param
+    recipes = {variant: str(folder / f"{variant}.yaml") for variant in VARIANTS}
+    launch("ddp", [with_stage(stage, job(recipe, out / name, processes=2)) for name, recipe in recipes.items()])
+    again = {name: begin_from(out / name, out / f"{name}-again") for name in VARIANTS}
+    launch("ddp", [with_stage(stage, job(recipes[name], again[name], True, processes=2)) for name in VARIANTS])
+    return out
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_and_weights_are_those_of_one_process(folder, two, variant):
+    one = folder / "one" / variant
+    for key in ("loss", "eval_loss", "eval_exact_match"):
+        assert logged(two / variant, key) == pytest.approx(logged(one, key), rel=1e-3), key
+    assert_same_weights(one, two / variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resumed_run_ends_with_the_same_weights(two, variant):
+    assert_same_weights(two / variant, two / f"{variant}-again")
