@@ -13,10 +13,10 @@ from accelerate.utils import save_fsdp_optimizer
 from peft import PeftModel
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, SequentialSampler
 from transformers import Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
@@ -25,6 +25,7 @@ from .checkpoint_exchange import goes_by_names, load_optimizer_by_names, load_wh
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
 from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
 from .generation_evaluation import GenerationEvaluator
+from .gradient_exchange import MODULES_OF_INPUT, has_towers_in_shares, touch_unused
 from .losses import BatchCounts, count_batch, token_weights
 from .parameter_groups import is_decayed, parameter_groups
 from .sampling import EpochLengthGroupedSampler, rough_length
@@ -35,12 +36,6 @@ AUXILIARY_WEIGHTS = "auxiliary.safetensors"
 TRAINER_STATE = "trainer_state.json"
 SCHEDULER = "scheduler.pt"
 GROUP_BY_LENGTH = "group_by_length"
-# Modules of the composite that a batch without this input leaves unused
-_MODULES_OF_INPUT = {
-    "pixel_values": ("vision_tower", "vision_projector"),
-    "input_features": ("audio_tower", "audio_projector"),
-}
-_STARTS = ("initial_state", "initial_token")
 _ENCODERS = ("vision_tower", "audio_tower")
 
 
@@ -76,7 +71,8 @@ class RWKVTrainer(Trainer):
         self.processor = processing_class
         self.generation_evaluator = generation_evaluator
         self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
-        self.model.register_forward_hook(partial(_touch_unused, is_sharded=self.is_fsdp_enabled), with_kwargs=True)
+        in_buckets = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self.model.register_forward_hook(partial(touch_unused, in_buckets=in_buckets), with_kwargs=True)
         self._frozen_encoders = _frozen_encoders(self.model)
         self._partial = False
         self._throughput = Throughput()
@@ -143,6 +139,8 @@ class RWKVTrainer(Trainer):
         targets = inputs.pop(TARGETS, None)
         if isinstance(self.model, WithAuxiliaryLoss) and targets is not None:
             inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
+        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+            self._check_media(inputs)
         inputs["loss_weights"] = token_weights(inputs, args.loss_reduction, counts.items)
         inputs["loss_chunk_size"] = args.loss_chunk_size
         inputs.setdefault("use_cache", False)
@@ -155,6 +153,18 @@ class RWKVTrainer(Trainer):
         """The loss as this process gives it to the average of all."""
         # Processes average their gradients, and each divides by what all of them hold
         return loss * self.accelerator.num_processes
+
+    def _check_media(self, inputs: dict) -> None:
+        """Refuses steps in which processes hold different media, where towers wait for all processes to run them."""
+        if not has_towers_in_shares(self.model):
+            return
+        present = torch.tensor([[int(name in inputs) for name in MODULES_OF_INPUT]], device=self.args.device)
+        everywhere = self.accelerator.gather(present)
+        if not torch.equal(everywhere, present.expand_as(everywhere)):
+            raise ValueError(
+                "some processes of this step have pictures or clips, others none, which towers in shares cannot learn "
+                "from: use ddp, fsdp2 as shipped or zero2, or keep data of one kind together"
+            )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of one micro-batch.
@@ -363,30 +373,3 @@ def _frozen_encoders(model: nn.Module) -> list[nn.Module]:
     """The towers of which nothing is trained."""
     towers = [module for name, module in model.named_modules() if name.rpartition(".")[2] in _ENCODERS]
     return [tower for tower in towers if not any(parameter.requires_grad for parameter in tower.parameters())]
-
-
-def _touch_unused(model: nn.Module, args: tuple, kwargs: dict, outputs, is_sharded: bool):
-    """Hook of a forward pass: adds 0 to the loss, as a function of what the batch leaves unused.
-
-    Else a batch of text alone could not be learned from while only a projector is trained, and processes whose batches
-    hold different media would wait for one another's gradients. DDP looks for unused parameters as soon as the forward
-    pass is over, so this is a part of it. Processes of a sharded model add up the gradients of all that is not in
-    blocks in one piece, so there each touches it all, whatever its batch holds and its towers leave unused themselves.
-    """
-    if model.training and torch.is_grad_enabled() and outputs.get("loss") is not None:
-        media = () if is_sharded else kwargs
-        unused = {name for needed, names in _MODULES_OF_INPUT.items() if needed not in media for name in names}
-        if kwargs.get("past_key_values") is not None:
-            unused.update(_STARTS)  # a chunk that continues another does not start from them
-        outputs["loss"] = outputs["loss"] + _zero_of(model, unused)
-    return outputs
-
-
-def _zero_of(model: nn.Module, modules: set[str]) -> torch.Tensor | float:
-    """0, as a function of all that is trained in modules of these names."""
-    zero = 0.0
-    for name, parameter in model.named_parameters():
-        is_share = isinstance(parameter, DTensor)  # of a sharded block, which sees to itself
-        if parameter.requires_grad and not is_share and modules & set(name.split(".")):
-            zero = zero + parameter.float().sum() * 0.0
-    return zero

@@ -15,6 +15,8 @@ pytest.importorskip("deepspeed")
 
 VARIANTS = {"plain": {}, "adapter": {}, "mixed": {"train_sampling_strategy": "sequential"}}
 
+REFUSED_BY_ZERO3 = ("mixed",)
+
 
 def make(folder: Path, variant: str) -> str:
     adapter = ADAPTER if variant == "adapter" else None
@@ -38,14 +40,21 @@ def with_stage(stage: str, work: dict) -> dict:
 def two(request, folder) -> Path:
     """Each variant run on two processes, and once more from the checkpoint in the middle."""
     out, stage = folder / request.param, request.param
-    recipes = {variant: str(folder / f"{variant}.yaml") for variant in VARIANTS}
+    variants = [variant for variant in VARIANTS if stage != "zero3" or variant not in REFUSED_BY_ZERO3]
+    recipes = {variant: str(folder / f"{variant}.yaml") for variant in variants}
     launch("ddp", [with_stage(stage, job(recipe, out / name, processes=2)) for name, recipe in recipes.items()])
-    again = {name: begin_from(out / name, out / f"{name}-again") for name in VARIANTS}
-    launch("ddp", [with_stage(stage, job(recipes[name], again[name], True, processes=2)) for name in VARIANTS])
+    again = {name: begin_from(out / name, out / f"{name}-again") for name in variants}
+    launch("ddp", [with_stage(stage, job(recipes[name], again[name], True, processes=2)) for name in variants])
     return out
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.fixture(params=VARIANTS)
+def variant(request, two) -> str:
+    if two.name == "zero3" and request.param in REFUSED_BY_ZERO3:
+        pytest.skip("refused, as a test of its own shows")
+    return request.param
+
+
 def test_losses_and_weights_are_those_of_one_process(folder, two, variant):
     one = folder / "one" / variant
     for key in ("loss", "eval_loss", "eval_exact_match"):
@@ -53,6 +62,5 @@ def test_losses_and_weights_are_those_of_one_process(folder, two, variant):
     assert_same_weights(one, two / variant)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_resumed_run_ends_with_the_same_weights(two, variant):
     assert_same_weights(two / variant, two / f"{variant}-again")
