@@ -21,6 +21,7 @@ from transformers.trainer_utils import load_sharded_checkpoint
 
 BY_NUMBER, BY_NAME = "optimizer.pt", "optimizer.bin"
 WEIGHTS = "model.safetensors"
+DEEPSPEED_TAG = "latest"
 _WRAPPERS = re.compile(r"(_orig_mod|_checkpoint_wrapped_module)\.")  # of torch.compile and activation checkpointing
 
 
@@ -36,6 +37,19 @@ def load_whole_model(model: nn.Module, folder: Path) -> None:
         load_sharded_checkpoint(model, str(folder), strict=False)
     else:
         raise FileNotFoundError(f"{folder}: holds no {WEIGHTS}")
+
+
+def check_without_deepspeed(folder: Path) -> None:
+    """Refuses checkpoints of DeepSpeed, whose optimiser is in files of its own.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if (folder / DEEPSPEED_TAG).is_file():
+        raise ValueError(
+            f"{folder}: of a run with DeepSpeed, which goes on with the same deepspeed setting and number of processes; "
+            "to train on without it, begin anew from this folder as the model"
+        )
 
 
 def goes_by_names(folder: Path, is_sharded: bool) -> bool:

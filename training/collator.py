@@ -70,12 +70,15 @@ class ConversationCollator:
         """How many rows are on the list."""
         return len(self.skipped)
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict | None]) -> dict[str, torch.Tensor]:
         """The batch of those rows that are good: `input_ids`, `attention_mask`, `labels`, all (batch, time), media.
+
+        `None` stands for no row, see [`sampling.CompleteSteps`].
 
         Raises:
             ValueError: If a row is bad and `strict` is set, or very many are, one after the other.
         """
+        rows = [row for row in rows if row is not None]
         try:
             good, (sequences, media) = rows, self._encode(rows)
         except Exception as error:

@@ -9,33 +9,35 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import save_fsdp_optimizer
 from peft import PeftModel
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
-from torch.utils.data import IterableDataset, SequentialSampler
+from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from .auxiliary import TARGETS, WithAuxiliaryLoss, without_auxiliary
-from .checkpoint_exchange import goes_by_names, load_optimizer_by_names, load_whole_model
+from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
 from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
+from .collator import ConversationCollator
 from .generation_evaluation import GenerationEvaluator
 from .gradient_exchange import MODULES_OF_INPUT, has_towers_in_shares, touch_unused
 from .losses import BatchCounts, count_batch, token_weights
 from .parameter_groups import is_decayed, parameter_groups
-from .sampling import EpochLengthGroupedSampler, rough_length
+from .sampling import CompleteSteps, EpochLengthGroupedSampler, RowsOrNone, rough_length
 from .throughput import Throughput, peak_memory
 
 
 AUXILIARY_WEIGHTS = "auxiliary.safetensors"
 TRAINER_STATE = "trainer_state.json"
 SCHEDULER = "scheduler.pt"
-GROUP_BY_LENGTH = "group_by_length"
+GROUP_BY_LENGTH, BATCH_REBALANCE = "group_by_length", "batch_rebalance"
 _ENCODERS = ("vision_tower", "audio_tower")
 
 
@@ -224,10 +226,35 @@ class RWKVTrainer(Trainer):
 
     # Data order
 
+    def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
+        if is_training and self._completes_steps(dataset):
+            dataset = RowsOrNone(dataset)
+        return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
+
     def _get_train_sampler(self, train_dataset=None):
         rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        sampler = self._order(rows)
+        if self._completes_steps(rows):
+            if isinstance(sampler, RandomSampler):  # as accelerate does where it finds one
+                sampler = SeedableRandomSampler(rows, data_seed=args.data_seed)
+            sampler = CompleteSteps(sampler, args.train_batch_size * args.world_size)
+        return sampler
+
+    def _completes_steps(self, rows) -> bool:
+        """Whether the last batches of processes, of which some may be without rows, are ours to make."""
+        args = self.args
+        ours = (
+            args.world_size > 1
+            and not args.dataloader_drop_last
+            and isinstance(self.data_collator, ConversationCollator)
+        )
+        return ours and not isinstance(rows, IterableDataset) and args.train_sampling_strategy != BATCH_REBALANCE
+
+    def _order(self, rows):
+        """The sampler of rows in the order of training."""
+        args = self.args
         if args.train_sampling_strategy != GROUP_BY_LENGTH or isinstance(rows, IterableDataset):
-            return super()._get_train_sampler(train_dataset)
+            return super()._get_train_sampler(rows)
         lengths = [rough_length(rows[index]) for index in range(len(rows))]
         seed = args.seed if args.data_seed is None else args.data_seed
         samples_of_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -326,6 +353,8 @@ class RWKVTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         sharded = self.is_fsdp_enabled
+        if checkpoint is not None and not self.is_deepspeed_enabled:
+            check_without_deepspeed(Path(checkpoint))
         if checkpoint is None or self.is_deepspeed_enabled or not goes_by_names(Path(checkpoint), sharded):
             super()._load_optimizer_and_scheduler(checkpoint)
             return

@@ -15,7 +15,7 @@ pytest.importorskip("deepspeed")
 
 VARIANTS = {"plain": {}, "adapter": {}, "mixed": {"train_sampling_strategy": "sequential"}}
 
-REFUSED_BY_ZERO3 = ("mixed",)
+NOT_IN_ZERO3 = ("mixed",)  # which transformers' Whisper cannot be loaded in, nor towers without media trained
 
 
 def make(folder: Path, variant: str) -> str:
@@ -40,7 +40,7 @@ def with_stage(stage: str, work: dict) -> dict:
 def two(request, folder) -> Path:
     """Each variant run on two processes, and once more from the checkpoint in the middle."""
     out, stage = folder / request.param, request.param
-    variants = [variant for variant in VARIANTS if stage != "zero3" or variant not in REFUSED_BY_ZERO3]
+    variants = [variant for variant in VARIANTS if stage != "zero3" or variant not in NOT_IN_ZERO3]
     recipes = {variant: str(folder / f"{variant}.yaml") for variant in variants}
     launch("ddp", [with_stage(stage, job(recipe, out / name, processes=2)) for name, recipe in recipes.items()])
     again = {name: begin_from(out / name, out / f"{name}-again") for name in variants}
@@ -50,8 +50,8 @@ def two(request, folder) -> Path:
 
 @pytest.fixture(params=VARIANTS)
 def variant(request, two) -> str:
-    if two.name == "zero3" and request.param in REFUSED_BY_ZERO3:
-        pytest.skip("refused, as a test of its own shows")
+    if two.name == "zero3" and request.param in NOT_IN_ZERO3:
+        pytest.skip("not for ZeRO-3")
     return request.param
 
 
@@ -64,3 +64,9 @@ def test_losses_and_weights_are_those_of_one_process(folder, two, variant):
 
 def test_resumed_run_ends_with_the_same_weights(two, variant):
     assert_same_weights(two / variant, two / f"{variant}-again")
+
+
+def test_one_process_refuses_a_checkpoint_of_deepspeed(folder, two, tmp_path):
+    resumed = begin_from(two / "plain", tmp_path / "plain")
+    with pytest.raises(ValueError, match="of a run with DeepSpeed, which goes on with the same deepspeed setting"):
+        run_recipe(**job(str(folder / "plain.yaml"), resumed, resume=True))
