@@ -47,8 +47,8 @@ def check_without_deepspeed(folder: Path) -> None:
     """
     if (folder / DEEPSPEED_TAG).is_file():
         raise ValueError(
-            f"{folder}: of a run with DeepSpeed, which goes on with the same deepspeed setting and number of processes; "
-            "to train on without it, begin anew from this folder as the model"
+            f"{folder}: of a run with DeepSpeed, which goes on with the same deepspeed setting and number of "
+            "processes; to train on without it, begin anew from this folder as the model"
         )
 
 

@@ -15,7 +15,7 @@ from helpers.text_models import tiny_model
 from helpers.training import save_composite, weights, write_recipe
 
 
-STEPS, RESUMED_AT, BATCH = 4, 2, 4
+STEPS, RESUMED_AT, BATCH, ROWS = 4, 2, 4, 14
 # Adam would turn rounding errors of the smallest gradients into steps as long as any
 TRAINER = {"adam_epsilon": 1e-2, "learning_rate": 3e-2, "l2wrap": 1e-3}
 TRAINER |= {"max_steps": STEPS, "save_steps": RESUMED_AT, "logging_steps": 1}
@@ -24,10 +24,7 @@ ADAPTER = {"method": "lora", "r": 4, "state": True}
 
 
 def write_chat(path: Path) -> str:
-    """Conversations of various lengths, of which some cannot be learned from.
-
-    Whole batches: accelerate fills an incomplete last one with rows from the beginning if there are several processes.
-    """
+    """Conversations of various lengths, of which some cannot be learned from; the last batch is not whole."""
     words = (
         "red",
         "the red circle",
@@ -38,7 +35,7 @@ def write_chat(path: Path) -> str:
         "what is the red circle",
         "is",
     )
-    answers = words * 3
+    answers = (words * 2)[:ROWS]
     rows = [[{"role": "user", "content": "what"}, {"role": "assistant", "content": answer}] for answer in answers]
     path.write_text("".join(json.dumps({"messages": row, "id": index}) + "\n" for index, row in enumerate(rows)))
     return str(path)
@@ -53,7 +50,7 @@ def write_media(folder: Path) -> str:
     composites.random_image().save(folder / "picture.png")
     soundfile.write(folder / "clip.wav", composites.random_clip(samples=9000), composites.SAMPLING_RATE)
     rows = []
-    for index, answer in enumerate(("red", "the red circle", "circle", "what is") * 6):
+    for index, answer in enumerate(("red", "the red circle", "circle", "what is") * 4):
         content = [{"type": "text", "text": "what"}]
         if index % BATCH < BATCH // 2:
             content.append({"type": "image", "path": str(folder / "picture.png")})
@@ -62,7 +59,8 @@ def write_media(folder: Path) -> str:
         said = "" if index == BATCH + 1 else answer
         rows.append([{"role": "user", "content": content}, {"role": "assistant", "content": said}])
     path = folder / "media.jsonl"
-    path.write_text("".join(json.dumps({"messages": row, "id": index}) + "\n" for index, row in enumerate(rows)))
+    lines = [json.dumps({"messages": row, "id": index}) + "\n" for index, row in enumerate(rows[:ROWS])]
+    path.write_text("".join(lines))
     return str(path)
 
 
