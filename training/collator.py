@@ -186,8 +186,8 @@ class ConversationCollator:
     def _batch(self, sequences: list[Sequence]) -> dict[str, torch.Tensor]:
         pad_id = self.tokenizer.pad_token_id or 0
         if not sequences:
-            nothing = Sequence(np.array([pad_id]), np.array([IGNORED_LABEL]))
-            return pad([nothing], pad_id)
+            nothing = pad([Sequence(np.array([pad_id]), np.array([IGNORED_LABEL]))], pad_id)
+            return nothing | {"attention_mask": torch.zeros_like(nothing["attention_mask"])}
         return pack(sequences, self.max_length, pad_id) if self.packing else pad(sequences, pad_id)
 
     def _targets(self, rows: list[dict]) -> dict:
