@@ -57,9 +57,8 @@ def _is_share(parameter: nn.Parameter) -> bool:
 
 
 def has_towers_in_shares(model: nn.Module) -> bool:
-    """Whether parts of a tower or projector are gathered by themselves when they run, so that all processes must."""
+    """Whether FSDP2 gathers parts of a tower or projector by themselves when they run, so that all processes must."""
     names = {name for modules in MODULES_OF_INPUT.values() for name in modules}
-    inside = [module for name, module in model.named_modules() if names & set(name.split("."))]
-    return any(isinstance(module, FSDPModule) for module in inside) or any(
-        hasattr(parameter, "ds_tensor") for module in inside for parameter in module.parameters(recurse=False)
+    return any(
+        isinstance(module, FSDPModule) and names & set(name.split(".")) for name, module in model.named_modules()
     )

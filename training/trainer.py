@@ -17,7 +17,6 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler
 from transformers import Trainer
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
@@ -141,7 +140,7 @@ class RWKVTrainer(Trainer):
         targets = inputs.pop(TARGETS, None)
         if isinstance(self.model, WithAuxiliaryLoss) and targets is not None:
             inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
-        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+        if self._needs_like_media():
             self._check_media(inputs)
         inputs["loss_weights"] = token_weights(inputs, args.loss_reduction, counts.items)
         inputs["loss_chunk_size"] = args.loss_chunk_size
@@ -156,16 +155,24 @@ class RWKVTrainer(Trainer):
         # Processes average their gradients, and each divides by what all of them hold
         return loss * self.accelerator.num_processes
 
+    def _needs_like_media(self) -> bool:
+        """Whether processes must hold media of the same kinds in every step.
+
+        ZeRO-2 and 3 exchange gradients in the order in which they come, which depends on them.
+        """
+        if self.is_deepspeed_enabled:
+            return self.accelerator.state.deepspeed_plugin.zero_stage > 1
+        return self.is_fsdp_enabled and has_towers_in_shares(self.model)
+
     def _check_media(self, inputs: dict) -> None:
-        """Refuses steps in which processes hold different media, where towers wait for all processes to run them."""
-        if not has_towers_in_shares(self.model):
-            return
+        """Refuses steps in which processes hold different media."""
         present = torch.tensor([[int(name in inputs) for name in MODULES_OF_INPUT]], device=self.args.device)
         everywhere = self.accelerator.gather(present)
         if not torch.equal(everywhere, present.expand_as(everywhere)):
             raise ValueError(
-                "some processes of this step have pictures or clips, others none, which towers in shares cannot learn "
-                "from: use ddp, fsdp2 as shipped or zero2, or keep data of one kind together"
+                "some processes of this step have pictures or clips, others none, which ZeRO-2, ZeRO-3 and towers that "
+                "are sharded by themselves cannot learn from: use ddp, fsdp2 or zero1 as shipped, or keep data of one "
+                "kind together"
             )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
