@@ -5,9 +5,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers.global_batches import ADAPTER, assert_same_weights, begin_from, job, logged, make_recipe, prepare
 from helpers.many_processes import launch
+from helpers.training import weights
+from rwkv7_world import RWKV7ForCausalLM
 from rwkv7_world.training.run import run_recipe
 
 
@@ -65,6 +68,12 @@ def test_losses_and_weights_are_those_of_one_process(folder, two, variant):
 
 def test_resumed_run_ends_with_the_same_weights(two, variant):
     assert_same_weights(two / variant, two / f"{variant}-again")
+
+
+def test_result_is_loaded_as_any_model(two):
+    model = RWKV7ForCausalLM.from_pretrained(two / "plain")
+    saved = weights(two / "plain")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
 
 
 def test_one_process_refuses_a_checkpoint_of_deepspeed(folder, two, tmp_path):
