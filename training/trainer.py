@@ -171,8 +171,8 @@ class RWKVTrainer(Trainer):
         if not torch.equal(everywhere, present.expand_as(everywhere)):
             raise ValueError(
                 "some processes of this step have pictures or clips, others none, which ZeRO-2, ZeRO-3 and towers "
-                "that are sharded by themselves cannot learn from: use ddp, fsdp2 or zero1 as shipped, or keep data of "
-                "one kind together"
+                "that are sharded by themselves cannot learn from: use ddp, fsdp2 or zero1 as shipped, or keep data "
+                "of one kind together"
             )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
