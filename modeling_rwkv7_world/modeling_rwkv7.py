@@ -383,7 +383,7 @@ def init_channel_mix(module: RWKV7FeedForward) -> None:
 @torch.no_grad()
 def init_lm_head(lm_head: nn.Linear) -> None:
     """The official initialisation of an output head."""
-    vocab_size, hidden_size = lm_head.weight.shape
+    vocab_size, hidden_size = lm_head.out_features, lm_head.in_features  # ZeRO-3 leaves weights without a shape
     init.orthogonal_(lm_head.weight, gain=0.5 * math.sqrt(max(vocab_size / hidden_size, 1)))
 
 

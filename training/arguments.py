@@ -60,6 +60,9 @@ class RWKVTrainingArguments(TrainingArguments):
         self._check_chunks()
         self._resolve_schedule()
         super().__post_init__()
+        if self.accelerator_config.dispatch_batches is None:
+            # Each process reads its own part of a stream; handed out by one, its batches would have to be as wide
+            self.accelerator_config.dispatch_batches = False
 
     def _find_deepspeed(self) -> None:
         """Takes "zero2" and the like for the configuration of that name that comes with the package."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that are whole or not there: written under another name, then renamed."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,14 +33,31 @@ def stale_checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def publish(partial: Path, output_dir: Path) -> Path:
-    """Moves a finished checkpoint to its name, in one step of the file system; one of that name is replaced."""
+    """Moves a finished checkpoint to its name, in one step of the file system; one of that name is replaced.
+
+    All of it is on the disk before it has that name, so that a loss of power leaves no empty files behind it.
+    """
     final = output_dir / partial.name
+    for path in [*partial.rglob("*"), partial]:
+        _flush(path)
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
+    _flush(output_dir)
     if not any(partial.parent.iterdir()):
         partial.parent.rmdir()
     return final
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt":
+        return  # where neither folders nor files open for reading can be
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(write: Callable[[], None], output_dir: Path, what: str) -> None:

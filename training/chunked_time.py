@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from ..modeling_rwkv7_world.causal_lm_loss import IGNORED_LABEL
@@ -74,7 +74,8 @@ class ChunkedBatch:
             rows = (mask.flatten().cumsum(0).view_as(mask) - 1)[:, start:stop][mask[:, start:stop]]
             features = (self.features if with_media_graph else self._leaves)[kind][rows]
             if len(rows):
-                media[kind] = BaseModelOutputWithPooling(pooler_output=[features])
+                # Out of sight of FSDP, which takes the gradient of an input for the end of the module's backward pass
+                media[kind] = SimpleNamespace(pooler_output=[features])
         return chunk | ({"mm_encoder_outputs": media} if media else {})
 
     @property
@@ -83,9 +84,11 @@ class ChunkedBatch:
         return self.inputs["input_ids"].device
 
     def has_loss(self, index: int) -> bool:
-        """Whether a chunk predicts anything."""
-        first = index * self.chunk_length + 1
-        return bool((self.inputs["labels"][:, first : first + self.chunk_length] != IGNORED_LABEL).any())
+        """Whether a chunk predicts anything, or has penalties of L2Wrap."""
+        first, length = index * self.chunk_length, self.chunk_length
+        predicted = self.inputs["labels"][:, first + 1 : first + 1 + length] != IGNORED_LABEL
+        penalties = self.inputs.get("l2wrap")
+        return bool(predicted.any()) or (penalties is not None and bool(penalties[:, first : first + length].any()))
 
     def media_gradient(self, scale: float) -> torch.Tensor | float:
         """Something whose gradient is what the chunks so far found for the media, over `scale`."""

@@ -70,12 +70,15 @@ class ConversationCollator:
         """How many rows are on the list."""
         return len(self.skipped)
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict | None]) -> dict[str, torch.Tensor]:
         """The batch of those rows that are good: `input_ids`, `attention_mask`, `labels`, all (batch, time), media.
+
+        `None` stands for no row, see [`sampling.CompleteSteps`].
 
         Raises:
             ValueError: If a row is bad and `strict` is set, or very many are, one after the other.
         """
+        rows = [row for row in rows if row is not None]
         try:
             good, (sequences, media) = rows, self._encode(rows)
         except Exception as error:
@@ -183,8 +186,8 @@ class ConversationCollator:
     def _batch(self, sequences: list[Sequence]) -> dict[str, torch.Tensor]:
         pad_id = self.tokenizer.pad_token_id or 0
         if not sequences:
-            nothing = Sequence(np.array([pad_id]), np.array([IGNORED_LABEL]))
-            return pad([nothing], pad_id)
+            nothing = pad([Sequence(np.array([pad_id]), np.array([IGNORED_LABEL]))], pad_id)
+            return nothing | {"attention_mask": torch.zeros_like(nothing["attention_mask"])}
         return pack(sequences, self.max_length, pad_id) if self.packing else pad(sequences, pad_id)
 
     def _targets(self, rows: list[dict]) -> dict:

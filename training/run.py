@@ -17,6 +17,7 @@ from .collator import ConversationCollator
 from .data.formats import read_data
 from .data.mixture import mix, part_of
 from .data.skipped_rows import SKIPPED_ROWS_FILE, SkippedRows
+from .data.streams import EndlessRows
 from .generation_evaluation import GenerationEvaluator
 from .hooks import is_hook, load_hook
 from .models import build_model
@@ -78,7 +79,7 @@ def build_trainer(recipe: Recipe, arguments: RWKVTrainingArguments) -> RWKVTrain
         model,
         arguments,
         processing_class=processor,
-        train_dataset=rows,
+        train_dataset=EndlessRows(rows) if isinstance(rows, IterableDataset) else rows,
         eval_dataset=eval_rows,
         data_collator=collator,
         generation_evaluator=evaluator,

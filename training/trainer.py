@@ -9,37 +9,34 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import save_fsdp_optimizer
 from peft import PeftModel
 from torch import nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
-from torch.utils.data import IterableDataset, SequentialSampler
+from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from .auxiliary import TARGETS, WithAuxiliaryLoss, without_auxiliary
-from .checkpoint_exchange import is_of_other_kind, load_optimizer_of_other_kind, load_whole_model
+from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
 from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
+from .collator import ConversationCollator
 from .generation_evaluation import GenerationEvaluator
+from .gradient_exchange import MODULES_OF_INPUT, has_towers_in_shares, touch_unused
 from .losses import BatchCounts, count_batch, token_weights
 from .parameter_groups import is_decayed, parameter_groups
-from .sampling import EpochLengthGroupedSampler, rough_length
+from .sampling import CompleteSteps, EpochLengthGroupedSampler, RowsOrNone, rough_length
 from .throughput import Throughput, peak_memory
 
 
 AUXILIARY_WEIGHTS = "auxiliary.safetensors"
 TRAINER_STATE = "trainer_state.json"
 SCHEDULER = "scheduler.pt"
-GROUP_BY_LENGTH = "group_by_length"
-# Modules of the composite that a batch without this input leaves unused
-_MODULES_OF_INPUT = {
-    "pixel_values": ("vision_tower", "vision_projector"),
-    "input_features": ("audio_tower", "audio_projector"),
-}
-_STARTS = ("initial_state", "initial_token")
+GROUP_BY_LENGTH, BATCH_REBALANCE = "group_by_length", "batch_rebalance"
 _ENCODERS = ("vision_tower", "audio_tower")
 
 
@@ -75,7 +72,8 @@ class RWKVTrainer(Trainer):
         self.processor = processing_class
         self.generation_evaluator = generation_evaluator
         self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
-        self.model.register_forward_hook(_touch_unused, with_kwargs=True)
+        in_buckets = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self.model.register_forward_hook(partial(touch_unused, in_buckets=in_buckets), with_kwargs=True)
         self._frozen_encoders = _frozen_encoders(self.model)
         self._partial = False
         self._throughput = Throughput()
@@ -142,7 +140,7 @@ class RWKVTrainer(Trainer):
         targets = inputs.pop(TARGETS, None)
         if isinstance(self.model, WithAuxiliaryLoss) and targets is not None:
             inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
-        if self.is_fsdp_enabled:
+        if self._needs_like_media():
             self._check_media(inputs)
         inputs["loss_weights"] = token_weights(inputs, args.loss_reduction, counts.items)
         inputs["loss_chunk_size"] = args.loss_chunk_size
@@ -157,14 +155,24 @@ class RWKVTrainer(Trainer):
         # Processes average their gradients, and each divides by what all of them hold
         return loss * self.accelerator.num_processes
 
+    def _needs_like_media(self) -> bool:
+        """Whether processes must hold media of the same kinds in every step.
+
+        ZeRO-2 and 3 exchange gradients in the order in which they come, which depends on them.
+        """
+        if self.is_deepspeed_enabled:
+            return self.accelerator.state.deepspeed_plugin.zero_stage > 1
+        return self.is_fsdp_enabled and has_towers_in_shares(self.model)
+
     def _check_media(self, inputs: dict) -> None:
-        """Refuses steps in which processes see different media: gradients of shares are added up all together."""
-        present = torch.tensor([[int(name in inputs) for name in _MODULES_OF_INPUT]], device=self.args.device)
+        """Refuses steps in which processes hold different media."""
+        present = torch.tensor([[int(name in inputs) for name in MODULES_OF_INPUT]], device=self.args.device)
         everywhere = self.accelerator.gather(present)
         if not torch.equal(everywhere, present.expand_as(everywhere)):
             raise ValueError(
-                "some processes of this step have pictures or clips, others none, which a sharded model cannot learn "
-                "from: use ddp, or keep data of one kind together"
+                "some processes of this step have pictures or clips, others none, which ZeRO-2, ZeRO-3 and towers "
+                "that are sharded by themselves cannot learn from: use ddp, fsdp2 or zero1 as shipped, or keep data "
+                "of one kind together"
             )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
@@ -189,18 +197,10 @@ class RWKVTrainer(Trainer):
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # of schedule-free optimisers
             self.optimizer.train()
-        if self.args.detach_state and self.accelerator.num_processes > 1:
-            self._check_learned_states()
         inputs = self._loss_inputs(self._prepare_inputs(inputs), counts)
         with self.compute_loss_context_manager():
             runner, batch = self._chunk_runner(model), self._in_chunks(inputs)
             return runner.truncated(batch) if self.args.detach_state else runner.whole(batch)
-
-    def _check_learned_states(self) -> None:
-        """Refuses what has not been seen to give the gradients of one process."""
-        learned = (name for name, parameter in self.model.named_parameters() if parameter.requires_grad)
-        if any(set(_STARTS) & set(name.split(".")) for name in learned):
-            raise ValueError("chunk_length with learned states on several processes needs detach_state: false")
 
     def _chunk_runner(self, model: nn.Module) -> ChunkRunner:
         accelerator = self.accelerator
@@ -219,8 +219,8 @@ class RWKVTrainer(Trainer):
 
     def _in_chunks(self, inputs: dict) -> ChunkedBatch:
         """The batch in as many chunks as that of every process."""
-        if self.is_fsdp_enabled and any(name in inputs for name in _MODULES_OF_INPUT):
-            raise ValueError("chunk_length with pictures or clips does not work with FSDP; use one process or DDP")
+        if isinstance(self.model, FSDPModule):  # towers and projectors, even if only others have something to encode
+            self.model.unshard()
         with self.accelerator.autocast():
             inputs, features, placeholders = encode_media(self.model, inputs)
         length, time = self.args.chunk_length, inputs["input_ids"].shape[1]
@@ -233,10 +233,35 @@ class RWKVTrainer(Trainer):
 
     # Data order
 
+    def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
+        if is_training and self._completes_steps(dataset):
+            dataset = RowsOrNone(dataset)
+        return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
+
     def _get_train_sampler(self, train_dataset=None):
         rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
+        sampler = self._order(rows)
+        if self._completes_steps(rows):
+            if isinstance(sampler, RandomSampler):  # as accelerate does where it finds one
+                sampler = SeedableRandomSampler(rows, data_seed=args.data_seed)
+            sampler = CompleteSteps(sampler, args.train_batch_size * args.world_size)
+        return sampler
+
+    def _completes_steps(self, rows) -> bool:
+        """Whether the last batches of processes, of which some may be without rows, are ours to make."""
+        args = self.args
+        ours = (
+            args.world_size > 1
+            and not args.dataloader_drop_last
+            and isinstance(self.data_collator, ConversationCollator)
+        )
+        return ours and not isinstance(rows, IterableDataset) and args.train_sampling_strategy != BATCH_REBALANCE
+
+    def _order(self, rows):
+        """The sampler of rows in the order of training."""
+        args = self.args
         if args.train_sampling_strategy != GROUP_BY_LENGTH or isinstance(rows, IterableDataset):
-            return super()._get_train_sampler(train_dataset)
+            return super()._get_train_sampler(rows)
         lengths = [rough_length(rows[index]) for index in range(len(rows))]
         seed = args.seed if args.data_seed is None else args.data_seed
         samples_of_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -335,11 +360,13 @@ class RWKVTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         sharded = self.is_fsdp_enabled
-        if checkpoint is None or self.is_deepspeed_enabled or not is_of_other_kind(Path(checkpoint), sharded):
+        if checkpoint is not None and not self.is_deepspeed_enabled:
+            check_without_deepspeed(Path(checkpoint))
+        if checkpoint is None or self.is_deepspeed_enabled or not goes_by_names(Path(checkpoint), sharded):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         main = self.is_world_process_zero()
-        load_optimizer_of_other_kind(Path(checkpoint), self.model, self.optimizer.optimizer, sharded, main)
+        load_optimizer_by_names(Path(checkpoint), self.model, self.optimizer.optimizer, sharded, main)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -382,27 +409,3 @@ def _frozen_encoders(model: nn.Module) -> list[nn.Module]:
     """The towers of which nothing is trained."""
     towers = [module for name, module in model.named_modules() if name.rpartition(".")[2] in _ENCODERS]
     return [tower for tower in towers if not any(parameter.requires_grad for parameter in tower.parameters())]
-
-
-def _touch_unused(model: nn.Module, args: tuple, kwargs: dict, outputs):
-    """Hook of a forward pass: adds 0 to the loss, as a function of what the batch leaves unused.
-
-    Else a batch of text alone could not be learned from while only a projector is trained, and processes whose batches
-    hold different media would wait for one another's gradients. DDP looks for unused parameters as soon as the forward
-    pass is over, so this is a part of it.
-    """
-    if model.training and torch.is_grad_enabled() and outputs.get("loss") is not None:
-        outputs["loss"] = outputs["loss"] + _zero_of_unused(model, kwargs)
-    return outputs
-
-
-def _zero_of_unused(model: nn.Module, inputs: dict) -> torch.Tensor | float:
-    unused = {name for needed, names in _MODULES_OF_INPUT.items() if needed not in inputs for name in names}
-    if inputs.get("past_key_values") is not None:
-        unused.update(_STARTS)  # a chunk that continues another does not start from them
-    zero = 0.0
-    for name, parameter in model.named_parameters():
-        is_share = isinstance(parameter, DTensor)  # of a sharded block, which sees to itself
-        if parameter.requires_grad and not is_share and unused & set(name.split(".")):
-            zero = zero + parameter.float().sum() * 0.0
-    return zero

@@ -25,8 +25,8 @@ def launch(config: str, jobs: list[dict], processes: int = 2) -> None:
     """
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
     command += ["--num_processes", str(processes), __file__, json.dumps(jobs)]
-    paths = [str(CONFIGS.parents[2]), str(Path(__file__).parents[1])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    paths = [str(CONFIGS.parents[2]), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-6000:]
 
@@ -49,9 +49,14 @@ def shard_on_cpus() -> None:
 def main() -> None:
     from rwkv7_world.training.run import run_recipe
 
+    jobs = json.loads(sys.argv[1])
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         shard_on_cpus()
-    for job in json.loads(sys.argv[1]):
+    if any("trainer.deepspeed=" in assignment for job in jobs for assignment in job["assignments"]):
+        import deepspeed
+
+        deepspeed.init_distributed("gloo")  # which transformers does where there is a GPU
+    for job in jobs:
         run_recipe(**job)
 
 

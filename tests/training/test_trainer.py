@@ -4,6 +4,7 @@
 
 import json
 import math
+import os
 import resource
 import signal
 import subprocess
@@ -32,7 +33,7 @@ from helpers.training import (
     write_text,
 )
 from rwkv7_world.training.arguments import RWKVTrainingArguments
-from rwkv7_world.training.checkpoints import PARTIAL_FOLDER, last_checkpoint
+from rwkv7_world.training.checkpoints import PARTIAL_FOLDER, last_checkpoint, publish
 from rwkv7_world.training.collator import ConversationCollator
 from rwkv7_world.training.data.formats import read_data
 from rwkv7_world.training.recipe import find_recipe
@@ -198,6 +199,22 @@ def text_recipe(tmp_path: Path, trainer: dict, **content) -> Path:
     return write_recipe(tmp_path / "recipe.yaml", trainer, **{**defaults, **content})
 
 
+@pytest.mark.parametrize("step", [1, 4])
+def test_streamed_run_resumes_bit_for_bit_in_any_pass(tmp_path, step):
+    """Of nine rows, in steps of four, so that some hold the end of one pass and the beginning of the next."""
+    rows = {"text": [f"the red circle {index}" if index != 5 else "" for index in range(9)]}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "set" / "rows.parquet")
+    data = [{"path": str(tmp_path / "set"), "options": {"streaming": True}}]
+    trainer = {"max_steps": 6, "save_steps": 1, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    recipe = text_recipe(tmp_path, trainer, data=data)
+    run_recipe(recipe)
+    expected = weights(tmp_path / "out")
+    (tmp_path / "again").mkdir()
+    (tmp_path / "out" / f"checkpoint-{step}").rename(tmp_path / "again" / f"checkpoint-{step}")
+    run_recipe(recipe, (f"output_dir={tmp_path / 'again'}",), resume=True)
+    assert not differing(expected, weights(tmp_path / "again"))
+
+
 def wait_for(condition, process: subprocess.Popen) -> None:
     while not condition():
         assert process.poll() is None, "the run ended by itself"
@@ -244,6 +261,21 @@ def test_checkpoint_that_cannot_be_written_ends_the_run_in_one_clear_line(tmp_pa
     assert f"{tmp_path / 'out'}: checkpoint-1 could not be written" in message
     assert "GB are free" in message and "no earlier checkpoint" in message
     assert last_checkpoint(tmp_path / "out") is None
+
+
+def test_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (flushed.append(os.fstat(file).st_ino), fsync(file)))
+    partial = tmp_path / PARTIAL_FOLDER / "checkpoint-1"
+    (partial / "inside").mkdir(parents=True)
+    (partial / "inside" / "weights").write_text("1")
+    wanted = {path.stat().st_ino for path in (partial, partial / "inside", partial / "inside" / "weights")}
+    at_rename = []
+    monkeypatch.setattr(Path, "rename", lambda self, to: (at_rename.extend(flushed), os.rename(self, to)))
+    final = publish(partial, tmp_path)
+    assert (final / "inside" / "weights").read_text() == "1"
+    assert set(at_rename) == wanted
+    assert flushed[-1] == tmp_path.stat().st_ino
 
 
 def test_loss_that_is_no_number_ends_the_run_at_its_step(tmp_path):
