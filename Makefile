@@ -10,8 +10,8 @@ ARGS ?=
 
 # Libraries of which the tests use single files, so without the hundred others that they require
 BARE-test := lmms-eval ms-vlmeval
-# Libraries that transformers and PEFT import wherever they find them, and which then write to stderr: in a folder apart
-APART-test := bitsandbytes torchao
+# Libraries that transformers and PEFT would import wherever they found them: in a folder apart
+APART-test := bitsandbytes timm torchao
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check

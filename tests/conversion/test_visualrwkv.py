@@ -16,7 +16,9 @@ from rwkv.rwkv_tokenizer import TRIE_TOKENIZER
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor, SamVisionConfig, SamVisionModel
 
+from helpers.clean_environment import find_library
 from helpers.composites import random_image
+from helpers.timm_alone import import_timm
 from helpers.visualrwkv import (
     DINO,
     FEATURES,
@@ -160,8 +162,9 @@ def test_every_tower_gives_the_features_of_a_plain_reading(example, model):
         torch.testing.assert_close(tower, wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.skipif(find_library("timm") is None, reason="timm is not installed")
 def test_the_plain_reading_of_towers_is_that_of_timm():
-    timm = pytest.importorskip("timm")
+    timm = import_timm()
     for name, sizes, options in (
         ("vit_large_patch14_reg4_dinov2", DINO, {"mlp_ratio": DINO.mlp / DINO.hidden}),
         ("vit_so400m_patch14_siglip_384", SIGLIP, {"mlp_ratio": SIGLIP.mlp / SIGLIP.hidden}),
