@@ -25,11 +25,12 @@ from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_op
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
 from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
 from .collator import ConversationCollator
+from .complete_batches import CompleteSteps, CompleteStream, RowsOrNone
 from .generation_evaluation import GenerationEvaluator
 from .gradient_exchange import MODULES_OF_INPUT, has_towers_in_shares, touch_unused
-from .losses import BatchCounts, count_batch, token_weights
+from .losses import BatchCounts, MeanLoss, count_batch, token_weights
 from .parameter_groups import is_decayed, parameter_groups
-from .sampling import CompleteSteps, EpochLengthGroupedSampler, RowsOrNone, rough_length
+from .sampling import EpochLengthGroupedSampler, rough_length
 from .throughput import Throughput, peak_memory
 
 
@@ -37,6 +38,7 @@ AUXILIARY_WEIGHTS = "auxiliary.safetensors"
 TRAINER_STATE = "trainer_state.json"
 SCHEDULER = "scheduler.pt"
 GROUP_BY_LENGTH, BATCH_REBALANCE = "group_by_length", "batch_rebalance"
+EVALUATION = "Evaluation"  # what transformers' Trainer calls the rows of `evaluate`
 _ENCODERS = ("vision_tower", "audio_tower")
 
 
@@ -77,6 +79,7 @@ class RWKVTrainer(Trainer):
         self._frozen_encoders = _frozen_encoders(self.model)
         self._partial = False
         self._throughput = Throughput()
+        self._evaluated = MeanLoss()
 
     # Optimiser
 
@@ -127,9 +130,12 @@ class RWKVTrainer(Trainer):
         inputs = self._loss_inputs(inputs, num_items_in_batch)
         if self.args.chunk_length is not None:
             loss = self._chunk_runner(model).evaluate(self._in_chunks(inputs))
-            return (loss, {"loss": loss}) if return_outputs else loss
-        outputs = model(**inputs)
-        loss = self._share(outputs["loss"])
+            outputs = {"loss": loss}
+        else:
+            outputs = model(**inputs)
+            loss = self._share(outputs["loss"])
+        if not model.training:
+            self._evaluated.add(loss, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def _loss_inputs(self, inputs: dict, counts: BatchCounts) -> dict:
@@ -233,33 +239,33 @@ class RWKVTrainer(Trainer):
 
     # Data order
 
-    def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
-        if is_training and self._completes_steps(dataset):
-            dataset = RowsOrNone(dataset)
-        return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
+    def _get_dataloader(self, dataset, description, batch_size, sampler_fn=None, is_training=False, **kwargs):
+        if self._completes_batches(description, is_training):
+            samples_of_batch = batch_size * self.args.world_size
+            if isinstance(dataset, IterableDataset):
+                dataset = CompleteStream(dataset, samples_of_batch)
+            else:
+                order = sampler_fn(dataset)
+                if isinstance(order, RandomSampler):  # as accelerate does where it finds one
+                    order = SeedableRandomSampler(dataset, data_seed=self.args.data_seed)
+                sampler = CompleteSteps(order, samples_of_batch)
+                dataset, sampler_fn = RowsOrNone(dataset), lambda rows: sampler
+        return super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, **kwargs)
+
+    def _completes_batches(self, description: str, is_training: bool) -> bool:
+        """Whether the last batches of processes, of which some may be without rows, are ours to make."""
+        args = self.args
+        if args.world_size == 1 or args.dataloader_drop_last:
+            return False
+        if not isinstance(self.data_collator, ConversationCollator):  # which knows what `None` is
+            return False
+        if is_training:
+            return args.train_sampling_strategy != BATCH_REBALANCE
+        # Where predictions are gathered, all processes need as many rows
+        return description == EVALUATION and self.compute_metrics is None
 
     def _get_train_sampler(self, train_dataset=None):
         rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
-        sampler = self._order(rows)
-        if self._completes_steps(rows):
-            if isinstance(sampler, RandomSampler):  # as accelerate does where it finds one
-                sampler = SeedableRandomSampler(rows, data_seed=args.data_seed)
-            sampler = CompleteSteps(sampler, args.train_batch_size * args.world_size)
-        return sampler
-
-    def _completes_steps(self, rows) -> bool:
-        """Whether the last batches of processes, of which some may be without rows, are ours to make."""
-        args = self.args
-        ours = (
-            args.world_size > 1
-            and not args.dataloader_drop_last
-            and isinstance(self.data_collator, ConversationCollator)
-        )
-        return ours and not isinstance(rows, IterableDataset) and args.train_sampling_strategy != BATCH_REBALANCE
-
-    def _order(self, rows):
-        """The sampler of rows in the order of training."""
-        args = self.args
         if args.train_sampling_strategy != GROUP_BY_LENGTH or isinstance(rows, IterableDataset):
             return super()._get_train_sampler(rows)
         lengths = [rough_length(rows[index]) for index in range(len(rows))]
@@ -268,9 +274,7 @@ class RWKVTrainer(Trainer):
         return EpochLengthGroupedSampler(samples_of_step, lengths, seed)
 
     def _get_eval_sampler(self, eval_dataset):
-        if self.args.train_sampling_strategy != GROUP_BY_LENGTH:
-            return super()._get_eval_sampler(eval_dataset)
-        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+        return SequentialSampler(eval_dataset)
 
     # Logging
 
@@ -283,6 +287,15 @@ class RWKVTrainer(Trainer):
         super().log(logs, start_time)
 
     # Evaluation
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        """Goes through the rows; their loss is that of one step that holds them all, on any number of processes."""
+        self._evaluated, name = MeanLoss(), f"{metric_key_prefix}_loss"
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if name in output.metrics:
+            loss = torch.tensor(self._evaluated.value, device=self.args.device)
+            output.metrics[name] = self.accelerator.reduce(loss, "mean").item()
+        return output
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """The loss on the evaluation rows and, where asked for, the scores of what the model answers to them."""
