@@ -27,7 +27,8 @@ from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
 from .collator import ConversationCollator
 from .complete_batches import CompleteSteps, CompleteStream, RowsOrNone
 from .generation_evaluation import GenerationEvaluator
-from .gradient_exchange import MODULES_OF_INPUT, has_towers_in_shares, touch_unused
+from .gradient_exchange import touch_unused
+from .like_media import LikeMedia
 from .losses import BatchCounts, MeanLoss, count_batch, token_weights
 from .parameter_groups import is_decayed, parameter_groups
 from .sampling import EpochLengthGroupedSampler, rough_length
@@ -39,6 +40,8 @@ TRAINER_STATE = "trainer_state.json"
 SCHEDULER = "scheduler.pt"
 GROUP_BY_LENGTH, BATCH_REBALANCE = "group_by_length", "batch_rebalance"
 EVALUATION = "Evaluation"  # what transformers' Trainer calls the rows of `evaluate`
+# What the losses of a batch are multiplied by
+_WEIGHTS = ("loss_weights", "l2wrap", "auxiliary_scale")
 _ENCODERS = ("vision_tower", "audio_tower")
 
 
@@ -76,6 +79,7 @@ class RWKVTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
         in_buckets = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.model.register_forward_hook(partial(touch_unused, in_buckets=in_buckets), with_kwargs=True)
+        self.like_media = LikeMedia(self.accelerator, self.model)
         self._frozen_encoders = _frozen_encoders(self.model)
         self._partial = False
         self._throughput = Throughput()
@@ -146,40 +150,24 @@ class RWKVTrainer(Trainer):
         targets = inputs.pop(TARGETS, None)
         if isinstance(self.model, WithAuxiliaryLoss) and targets is not None:
             inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
-        if self._needs_like_media():
-            self._check_media(inputs)
         inputs["loss_weights"] = token_weights(inputs, args.loss_reduction, counts.items)
         inputs["loss_chunk_size"] = args.loss_chunk_size
         inputs.setdefault("use_cache", False)
         if args.l2wrap:
             mask = inputs.get("attention_mask", torch.ones_like(inputs["labels"]))
             inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens)
-        return inputs
+        return self._with_like_media(inputs) if self.like_media.is_needed else inputs
+
+    def _with_like_media(self, inputs: dict) -> dict:
+        """The inputs, or where there are no rows those of another process, of which nothing counts."""
+        mask = inputs.get("attention_mask")
+        inputs, is_borrowed = self.like_media.align(inputs, has_rows=mask is None or bool(mask.any()))
+        return inputs | {name: inputs[name] * 0 for name in _WEIGHTS if is_borrowed and name in inputs}
 
     def _share(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss as this process gives it to the average of all."""
         # Processes average their gradients, and each divides by what all of them hold
         return loss * self.accelerator.num_processes
-
-    def _needs_like_media(self) -> bool:
-        """Whether processes must hold media of the same kinds in every step.
-
-        ZeRO-2 and 3 exchange gradients in the order in which they come, which depends on them.
-        """
-        if self.is_deepspeed_enabled:
-            return self.accelerator.state.deepspeed_plugin.zero_stage > 1
-        return self.is_fsdp_enabled and has_towers_in_shares(self.model)
-
-    def _check_media(self, inputs: dict) -> None:
-        """Refuses steps in which processes hold different media."""
-        present = torch.tensor([[int(name in inputs) for name in MODULES_OF_INPUT]], device=self.args.device)
-        everywhere = self.accelerator.gather(present)
-        if not torch.equal(everywhere, present.expand_as(everywhere)):
-            raise ValueError(
-                "some processes of this step have pictures or clips, others none, which ZeRO-2, ZeRO-3 and towers "
-                "that are sharded by themselves cannot learn from: use ddp, fsdp2 or zero1 as shipped, or keep data "
-                "of one kind together"
-            )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of one micro-batch.

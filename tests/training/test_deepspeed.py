@@ -16,7 +16,7 @@ from rwkv7_world.training.run import run_recipe
 
 pytest.importorskip("deepspeed")
 
-VARIANTS = {"plain": {}, "adapter": {}, "mixed": {"train_sampling_strategy": "sequential"}}
+VARIANTS = {"plain": {}, "adapter": {}, "pictures": {}, "mixed": {"train_sampling_strategy": "sequential"}}
 
 # Those that can take steps in which processes hold different media
 TAKES_MIXED = ("zero1",)

@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from helpers import composites
-from rwkv7_world.training.gradient_exchange import has_towers_in_shares
+from rwkv7_world.training.like_media import has_towers_in_shares
 
 
 @pytest.fixture
