@@ -17,6 +17,7 @@ from rwkv7_world.training.run import run_recipe
 pytest.importorskip("deepspeed")
 
 VARIANTS = {"plain": {}, "adapter": {}, "pictures": {}, "mixed": {"train_sampling_strategy": "sequential"}}
+DATA = {"pictures": "media/pictures.jsonl", "mixed": "media/media.jsonl"}
 
 # Those that can take steps in which processes hold different media
 TAKES_MIXED = ("zero1",)
@@ -24,7 +25,7 @@ TAKES_MIXED = ("zero1",)
 
 def make(folder: Path, variant: str) -> str:
     adapter = ADAPTER if variant == "adapter" else None
-    return make_recipe(folder, variant, VARIANTS[variant], adapter, has_media=variant == "mixed")
+    return make_recipe(folder, variant, VARIANTS[variant], adapter, DATA.get(variant, "chat.jsonl"))
 
 
 @pytest.fixture(scope="module")
