@@ -21,6 +21,8 @@ STEPS, RESUMED_AT, BATCH, ROWS = 4, 2, 4, 14
 TRAINER = {"adam_epsilon": 1e-2, "learning_rate": 3e-2, "l2wrap": 1e-3}
 TRAINER |= {"max_steps": STEPS, "save_steps": RESUMED_AT, "logging_steps": 1}
 TRAINER |= {"eval_strategy": "steps", "eval_steps": STEPS, "train_sampling_strategy": "group_by_length"}
+# Of data with media; transformers cannot load Whisper under ZeRO-3
+MODELS = {"media/media.jsonl": "composite", "media/pictures.jsonl": "eyes"}
 ADAPTER = {"method": "lora", "r": 4, "state": True}
 
 
@@ -80,12 +82,13 @@ def write_texts(folder: Path) -> None:
 
 
 def prepare(folder: Path) -> Path:
-    """Models and data, below the folder: model, composite, chat.jsonl, media/media.jsonl, texts."""
+    """Models and data, below the folder: model, composite, eyes, chat.jsonl, texts, media/{media,pictures}.jsonl."""
     tokenizer = composites.tiny_tokenizer()
     tiny_model(vocab_size=len(tokenizer)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     write_chat(folder / "chat.jsonl")
     save_composite(folder / "composite", "siglip", "whisper")
+    save_composite(folder / "eyes", "siglip")
     write_media(folder / "media")
     write_texts(folder / "texts")
     return folder
@@ -109,7 +112,7 @@ def make_recipe(folder: Path, name: str, trainer: dict, adapter: dict | None = N
         folder / f"{name}.yaml",
         {**TRAINER, **trainer, "per_device_train_batch_size": BATCH},
         output_dir=str(folder / name),
-        model=str(folder / ("composite" if data.startswith("media/") else "model")),
+        model=str(folder / MODELS.get(data, "model")),
         data=[source],
         eval_data=[{**source, "split": f"[:{BATCH + 1}]"}],
         generation=None if is_streamed else {"rows": 3, "max_new_tokens": 4, "batch_size": 1},
