@@ -88,12 +88,12 @@ class LikeMedia:
         if self.counts_calls:
             return (
                 "processes of this step encode unlike media (some have pictures or clips and others none, or far more "
-                "of them), which ZeRO-3 and towers that are sharded by themselves would wait for forever: use ddp, "
+                "of them), for which ZeRO-3 and towers that are sharded by themselves would wait forever: use ddp, "
                 "fsdp2 or zero1 as shipped, smaller batches, or data of one kind"
             )
         return (
-            "some processes of this step have pictures or clips, others none, which ZeRO-2 cannot learn from: use "
-            "ddp, fsdp2 or zero1 as shipped, or data of one kind"
+            "processes of this step encode unlike media (some have pictures or clips and others none), which ZeRO-2 "
+            "cannot learn from: use ddp, fsdp2 or zero1 as shipped, or data of one kind"
         )
 
     def _zero_stage(self) -> int:

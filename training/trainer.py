@@ -1,28 +1,20 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The Trainer of transformers for RWKV-7: its groups of parameters, its losses, checkpoints that are whole."""
+"""The Trainer of transformers for RWKV-7: its groups of parameters, its losses, its order of rows."""
 
 import math
-import shutil
 from functools import partial
-from pathlib import Path
 
-import safetensors.torch
 import torch
 from accelerate.data_loader import SeedableRandomSampler
-from accelerate.utils import save_fsdp_optimizer
-from peft import PeftModel
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler
-from transformers import Trainer
-from transformers.trainer_utils import rotate_checkpoints
 
 from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
-from .auxiliary import TARGETS, WithAuxiliaryLoss, without_auxiliary
-from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
-from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
+from .auxiliary import TARGETS, WithAuxiliaryLoss
+from .checkpoint_trainer import CheckpointTrainer
 from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
 from .collator import ConversationCollator
 from .complete_batches import CompleteSteps, CompleteStream, RowsOrNone
@@ -35,9 +27,6 @@ from .sampling import EpochLengthGroupedSampler, rough_length
 from .throughput import Throughput, peak_memory
 
 
-AUXILIARY_WEIGHTS = "auxiliary.safetensors"
-TRAINER_STATE = "trainer_state.json"
-SCHEDULER = "scheduler.pt"
 GROUP_BY_LENGTH, BATCH_REBALANCE = "group_by_length", "batch_rebalance"
 EVALUATION = "Evaluation"  # what transformers' Trainer calls the rows of `evaluate`
 # What the losses of a batch are multiplied by
@@ -45,7 +34,7 @@ _WEIGHTS = ("loss_weights", "l2wrap", "auxiliary_scale")
 _ENCODERS = ("vision_tower", "audio_tower")
 
 
-class RWKVTrainer(Trainer):
+class RWKVTrainer(CheckpointTrainer):
     """Trains RWKV-7 models, with or without eyes and ears; everything else is as in transformers' Trainer.
 
     Args:
@@ -81,7 +70,6 @@ class RWKVTrainer(Trainer):
         self.model.register_forward_hook(partial(touch_unused, in_buckets=in_buckets), with_kwargs=True)
         self.like_media = LikeMedia(self.accelerator, self.model)
         self._frozen_encoders = _frozen_encoders(self.model)
-        self._partial = False
         self._throughput = Throughput()
         self._evaluated = MeanLoss()
 
@@ -266,6 +254,11 @@ class RWKVTrainer(Trainer):
 
     # Logging
 
+    def train(self, *args, **kwargs):
+        """Trains, see transformers' Trainer."""
+        self._throughput.restart()
+        return super().train(*args, **kwargs)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds throughput and peak memory to what is logged of the training."""
         if "loss" in logs:
@@ -294,108 +287,6 @@ class RWKVTrainer(Trainer):
             self.log(dict(scores))
             metrics |= scores
         return metrics
-
-    # Checkpoints
-
-    def _get_output_dir(self, trial) -> str:
-        folder = super()._get_output_dir(trial)
-        return str(Path(folder, PARTIAL_FOLDER)) if self._partial else folder
-
-    def _save_checkpoint(self, model: nn.Module, trial) -> None:
-        run_dir, name = Path(self._get_output_dir(trial)), checkpoint_name(self.state.global_step)
-        partial = run_dir / PARTIAL_FOLDER / name
-        if self.is_world_process_zero() and partial.exists():
-            shutil.rmtree(partial)
-        self.accelerator.wait_for_everyone()
-        self._partial = True
-        try:
-            write_whole(lambda: super(RWKVTrainer, self)._save_checkpoint(model, trial), run_dir, name)
-        finally:
-            self._partial = False
-        self._name_best_checkpoint(run_dir, partial)
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            publish(partial, run_dir)
-            rotate_checkpoints(
-                output_dir=str(run_dir),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
-        self.accelerator.wait_for_everyone()
-
-    def _name_best_checkpoint(self, run_dir: Path, partial: Path) -> None:
-        """Names the best checkpoint by where it will be, if it is the one just written."""
-        if self.state.best_model_checkpoint == str(partial):
-            self.state.best_model_checkpoint = str(run_dir / partial.name)
-            if self.args.should_save:
-                self.state.save_to_json(str(partial / TRAINER_STATE))
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        output_dir = self.args.output_dir if output_dir is None else output_dir
-        whole, self.model = self.model, without_auxiliary(self.model)
-        try:
-            if whole is not self.model and state_dict is not None:
-                prefix = "model."
-                inner = {name.removeprefix(prefix): value for name, value in state_dict.items() if name[:6] == prefix}
-                super()._save(output_dir, inner)
-            else:
-                super()._save(output_dir, state_dict)
-        finally:
-            self.model = whole
-        if self.args.should_save:
-            if self.processor is not None:
-                self.processor.save_pretrained(output_dir)
-            if self._partial and isinstance(whole, WithAuxiliaryLoss):
-                safetensors.torch.save_model(whole.auxiliary, str(Path(output_dir, AUXILIARY_WEIGHTS)))
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.is_fsdp_enabled:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        # Without accelerate's own copy of the model: `save_model` has written a whole one
-        plugin = self.accelerator.state.fsdp_plugin
-        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
-        if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        sharded = self.is_fsdp_enabled
-        if checkpoint is not None and not self.is_deepspeed_enabled:
-            check_without_deepspeed(Path(checkpoint))
-        if checkpoint is None or self.is_deepspeed_enabled or not goes_by_names(Path(checkpoint), sharded):
-            super()._load_optimizer_and_scheduler(checkpoint)
-            return
-        main = self.is_world_process_zero()
-        load_optimizer_by_names(Path(checkpoint), self.model, self.optimizer.optimizer, sharded, main)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled and model is not None:
-            return  # `train` has loaded it before it was sharded
-        model = self.model if model is None else model
-        try:
-            if self.is_fsdp_enabled and not isinstance(model, PeftModel):
-                load_whole_model(without_auxiliary(model), Path(resume_from_checkpoint))
-            else:
-                super()._load_from_checkpoint(resume_from_checkpoint, without_auxiliary(model))
-        except RuntimeError as error:  # of `load_state_dict`, a line for every tensor of another shape
-            mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-            if not mismatches:
-                raise
-            raise ValueError(f"{resume_from_checkpoint}: of another model or adapter, {mismatches[0]}") from error
-        if isinstance(model, WithAuxiliaryLoss):
-            safetensors.torch.load_model(model.auxiliary, str(Path(resume_from_checkpoint, AUXILIARY_WEIGHTS)))
-
-    def train(self, resume_from_checkpoint=None, **kwargs):
-        """Trains, see transformers' Trainer; names what an interrupted save left behind."""
-        if self.is_world_process_zero():
-            for partial in stale_checkpoints(self.args.output_dir):
-                print(f"{partial}: left by a save that did not end; it is not used and can be deleted")
-        if self.is_fsdp_enabled and resume_from_checkpoint is not None:
-            self._load_from_checkpoint(resume_from_checkpoint)
-        self._throughput.restart()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
 
 def _restore_use_cache(config, before: dict) -> None:
