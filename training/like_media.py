@@ -19,6 +19,7 @@ from ..modeling_rwkv7_world.encoders import calls_for_clips, calls_for_pictures
 from .gradient_exchange import MODULES_OF_INPUT
 
 
+TOWERS = ("vision_tower", "audio_tower")
 _MODULES = {name for modules in MODULES_OF_INPUT.values() for name in modules}
 
 
@@ -36,12 +37,15 @@ class LikeMedia:
 
     def __post_init__(self):
         modules = self.model.named_modules()
-        self.towers = {name.rpartition(".")[2]: module for name, module in modules if name.endswith("_tower")}
+        named = [(name.rpartition(".")[2], module) for name, module in modules]
+        self.towers = {name: module for name, module in named if name in TOWERS}
 
     @property
     def counts_calls(self) -> bool:
         """Whether processes must call towers equally often."""
-        return bool(self.towers) and (self._zero_stage() == 3 or has_towers_in_shares(self.model))
+        if not self.towers or self.accelerator.num_processes == 1:
+            return False
+        return self._zero_stage() == 3 or has_towers_in_shares(self.model)
 
     @property
     def is_needed(self) -> bool:

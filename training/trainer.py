@@ -31,7 +31,6 @@ GROUP_BY_LENGTH, BATCH_REBALANCE = "group_by_length", "batch_rebalance"
 EVALUATION = "Evaluation"  # what transformers' Trainer calls the rows of `evaluate`
 # What the losses of a batch are multiplied by
 _WEIGHTS = ("loss_weights", "l2wrap", "auxiliary_scale")
-_ENCODERS = ("vision_tower", "audio_tower")
 
 
 class RWKVTrainer(CheckpointTrainer):
@@ -69,7 +68,7 @@ class RWKVTrainer(CheckpointTrainer):
         in_buckets = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.model.register_forward_hook(partial(touch_unused, in_buckets=in_buckets), with_kwargs=True)
         self.like_media = LikeMedia(self.accelerator, self.model)
-        self._frozen_encoders = _frozen_encoders(self.model)
+        self._frozen_encoders = [tower for tower in self.like_media.towers.values() if _is_frozen(tower)]
         self._throughput = Throughput()
         self._evaluated = MeanLoss()
 
@@ -143,7 +142,7 @@ class RWKVTrainer(CheckpointTrainer):
         inputs.setdefault("use_cache", False)
         if args.l2wrap:
             mask = inputs.get("attention_mask", torch.ones_like(inputs["labels"]))
-            inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens)
+            inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens.clamp(min=1))
         return self._with_like_media(inputs) if self.like_media.is_needed else inputs
 
     def _with_like_media(self, inputs: dict) -> dict:
@@ -255,7 +254,7 @@ class RWKVTrainer(CheckpointTrainer):
     # Logging
 
     def train(self, *args, **kwargs):
-        """Trains, see transformers' Trainer."""
+        """Trains, see transformers' Trainer; throughput counts from here."""
         self._throughput.restart()
         return super().train(*args, **kwargs)
 
@@ -297,7 +296,5 @@ def _restore_use_cache(config, before: dict) -> None:
         vars(config).pop("use_cache", None)
 
 
-def _frozen_encoders(model: nn.Module) -> list[nn.Module]:
-    """The towers of which nothing is trained."""
-    towers = [module for name, module in model.named_modules() if name.rpartition(".")[2] in _ENCODERS]
-    return [tower for tower in towers if not any(parameter.requires_grad for parameter in tower.parameters())]
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())

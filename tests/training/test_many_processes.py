@@ -18,7 +18,7 @@ from helpers.global_batches import (
     make_recipe,
     prepare,
 )
-from helpers.many_processes import launch
+from helpers.many_processes import CONFIGS, launch
 from helpers.training import differing
 from rwkv7_world.training.run import run_recipe
 
@@ -107,3 +107,16 @@ def test_resumed_processes_end_with_the_same_weights_bit_for_bit(folder, two):
     launch(two.name, [run(folder, variant, out, resume=True, processes=2) for variant, out in again.items()])
     for variant in variants:
         assert not differing(load(two / variant), load(again[variant]))
+
+
+def test_sharded_towers_learn_from_batches_of_which_one_process_has_nothing(folder, tmp_path):
+    recipe = make_recipe(folder, "pictures", {}, data="media/pictures.jsonl")
+    one, two = tmp_path / "one", tmp_path / "two"
+    run_recipe(**job(recipe, one))
+    config = tmp_path / "towers.yaml"
+    config.write_text((CONFIGS / "fsdp2.yaml").read_text().replace("RWKV7Block", "RWKV7Block,SiglipEncoderLayer"))
+    launch(config, [job(recipe, two, processes=2)])
+    for key in ("loss", "eval_loss"):
+        assert logged(two, key) == pytest.approx(logged(one, key), rel=1e-3), key
+    assert predictions(two) == predictions(one)
+    assert_same_weights(one, two)
