@@ -47,11 +47,20 @@ def encode_pictures(
         Twice (pictures, features, channels).
     """
     last, features = [], []
-    for some in pixel_values.split(PICTURES_AT_A_TIME):
+    for some in pixel_values.split(_pictures_at_a_time(tower)):
         outputs = tower(some, output_hidden_states=layer is not None, return_dict=True, **kwargs)
         last.append(outputs.last_hidden_state)
         features.append(outputs.last_hidden_state if layer is None else outputs.hidden_states[layer])
     return torch.cat(last), torch.cat(features)
+
+
+def calls_for_pictures(tower: nn.Module, pixel_values: torch.Tensor) -> int:
+    """How often [`encode_pictures`] calls the tower."""
+    return -(-len(pixel_values) // _pictures_at_a_time(tower))
+
+
+def _pictures_at_a_time(tower: nn.Module) -> int:
+    return getattr(tower, "pictures_at_a_time", PICTURES_AT_A_TIME)
 
 
 def encode_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -65,13 +74,34 @@ def encode_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Ten
     Returns:
         (clips, frames, encoder hidden); frames of padding hold anything.
     """
-    steps = STEPS_AT_A_TIME if input_features.dim() == 2 else STEPS_AT_A_TIME // SAMPLES_PER_MEL_FRAME
-    rows = max(1, steps // max(input_features.shape[-1], 1))
-    if len(input_features) <= rows:
-        return _encode(tower, input_features, mask)
-    masks = [None] * len(input_features) if mask is None else mask.split(rows)
-    frames = [_encode(tower, *some) for some in zip(input_features.split(rows), masks, strict=False)]
+    parts = _parts_of_clips(input_features, mask)
+    if len(parts) == 1:
+        return _encode(tower, *parts[0])
+    frames = [_encode(tower, *part) for part in parts]
     return nn.utils.rnn.pad_sequence([clip for some in frames for clip in some], batch_first=True)
+
+
+def calls_for_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> int:
+    """How often [`encode_clips`] calls the tower, of the same arguments."""
+    parts = _parts_of_clips(input_features, mask)
+    return sum(len(clips) if _goes_clip_by_clip(tower, some) else 1 for clips, some in parts)
+
+
+def _parts_of_clips(
+    input_features: torch.Tensor, mask: torch.Tensor | None
+) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    """The clips that are encoded at a time, and their masks."""
+    steps = STEPS_AT_A_TIME if input_features.dim() == 2 else STEPS_AT_A_TIME // SAMPLES_PER_MEL_FRAME
+    clips = input_features.split(max(1, steps // max(input_features.shape[-1], 1)))
+    masks = [None] * len(clips) if mask is None else mask.split(len(clips[0]))
+    return list(zip(clips, masks, strict=True))
+
+
+def _goes_clip_by_clip(tower: nn.Module, mask: torch.Tensor | None) -> bool:
+    """Whether the first convolution is normalised over time, so that padding would change the real frames."""
+    if tower.config.model_type == "whisper" or mask is None or bool(mask.all()):
+        return False
+    return tower.config.feat_extract_norm == "group"
 
 
 def _encode(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -79,9 +109,8 @@ def _encode(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor |
         return tower(input_features).last_hidden_state
     if mask is None or bool(mask.all()):
         return tower(input_features).last_hidden_state
-    if tower.config.feat_extract_norm != "group":
+    if not _goes_clip_by_clip(tower, mask):
         return tower(input_features, attention_mask=mask).last_hidden_state
-    # The first convolution is normalised over time, so padding would change the real frames
     lengths = mask.sum(dim=-1).tolist()
     clips = [
         tower(clip[None, :length]).last_hidden_state[0] for clip, length in zip(input_features, lengths, strict=True)

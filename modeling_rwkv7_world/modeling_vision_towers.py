@@ -28,10 +28,6 @@ from ..configuration.configuration_vision_towers import VisionTowerConfig, Visio
 from ..configuration.source_code import SavedWithCode
 
 
-# Bounds memory: in SAM's layers that see the whole picture, every pair of its 4096 patches has a number in every head
-PICTURES_AT_ONCE = 4
-
-
 @auto_docstring(
     custom_intro="""
     Vision encoders of transformers side by side: their features of a patch are joined to one.
@@ -42,6 +38,8 @@ class VisionTowersModel(SavedWithCode, PreTrainedModel):
     config: VisionTowersConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    # Bounds memory: where SAM sees the whole picture, every pair of its 4096 patches has a number in every head
+    pictures_at_a_time = 4
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -72,7 +70,7 @@ class VisionTowersModel(SavedWithCode, PreTrainedModel):
             `(num_images, num_patches, hidden_size)`.
         """
         numbers = self._numbers_of_towers(pixel_values)
-        pictures = [self._read_pictures(some, numbers) for some in pixel_values.split(PICTURES_AT_ONCE)]
+        pictures = [self._read_pictures(some, numbers) for some in pixel_values.split(self.pictures_at_a_time)]
         return BaseModelOutput(last_hidden_state=torch.cat(pictures))
 
     def _read_pictures(self, pixel_values: torch.Tensor, numbers: list[int]) -> torch.Tensor:

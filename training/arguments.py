@@ -22,7 +22,8 @@ class RWKVTrainingArguments(TrainingArguments):
         decay_bias_multiplier: The bias of RWKV's decay (`w0`) learns at so many times the learning rate.
         part_learning_rates: Learning rates of parts of the model, as {"projector": 1e-3, "text": 2e-5}.
         loss_reduction: "token": all tokens of a step weigh the same. "sample": all samples do, each the mean of its
-            tokens (VisualRWKV). "micro_batch": the mean of each micro-batch, then of these (WorldRWKV).
+            tokens (VisualRWKV). "micro_batch": the mean of each micro-batch, then of these (WorldRWKV). The loss of an
+            evaluation is that of one step with all its rows.
         l2wrap: Coefficient of RWKV-LM's regulariser of the largest logit, 1e-4 there; 0 is without.
         loss_chunk_size: Tokens whose logits exist at once while the loss is computed; all if `None`.
         deepspeed: As for transformers, or the name of one that comes with the package, as "zero2".

@@ -77,7 +77,11 @@ class GenerationEvaluator:
             if not references and not together:
                 continue
             inputs = trainer._prepare_inputs(inputs)
+            if trainer.like_media.counts_calls:
+                inputs, _ = trainer.like_media.align(inputs, has_rows=bool(references))
             output = model.generate(**inputs, **options)
+            if not references:
+                continue
             new_tokens = output[: len(references), inputs["input_ids"].shape[1] :]
             predictions = self.collator.processor.batch_decode(new_tokens, skip_special_tokens=True)
             answered += [

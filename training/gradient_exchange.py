@@ -7,7 +7,6 @@ All must have gradients for the same parameters, so each makes the loss a functi
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 
@@ -54,11 +53,3 @@ def _zero_of(model: nn.Module, modules: set[str]) -> torch.Tensor | float:
 def _is_share(parameter: nn.Parameter) -> bool:
     """Whether only a share of a parameter is here, whose module gathers the others when it runs."""
     return isinstance(parameter, DTensor) or hasattr(parameter, "ds_tensor")
-
-
-def has_towers_in_shares(model: nn.Module) -> bool:
-    """Whether FSDP2 gathers parts of a tower or projector by themselves when they run, so that all processes must."""
-    names = {name for modules in MODULES_OF_INPUT.values() for name in modules}
-    return any(
-        isinstance(module, FSDPModule) and names & set(name.split(".")) for name, module in model.named_modules()
-    )

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much every token of a batch counts for the loss, whatever batches, packing and accumulation it comes through."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ class BatchCounts(NamedTuple):
     """What one optimiser step holds, over all its micro-batches and processes.
 
     Attributes:
-        items: What the loss is the mean of: tokens that are predicted, samples with one, or micro-batches.
+        items: What the loss is the mean of: tokens that are predicted, or samples or micro-batches with one.
         tokens: Tokens that are not padding.
         samples: Samples.
     """
@@ -26,6 +27,23 @@ class BatchCounts(NamedTuple):
     items: torch.Tensor
     tokens: torch.Tensor
     samples: torch.Tensor
+
+
+class MeanLoss:
+    """The mean of the losses of several steps, as if they were one: each weighs as much as it holds."""
+
+    def __init__(self):
+        self._sum, self._items = 0.0, 0
+
+    def add(self, loss: torch.Tensor, counts: BatchCounts) -> None:
+        """Adds the loss of a step and what it holds."""
+        items = int(counts.items)
+        self._sum, self._items = self._sum + loss.item() * items, self._items + items
+
+    @property
+    def value(self) -> float:
+        """The mean; not a number where there was nothing to predict."""
+        return self._sum / self._items if self._items else math.nan
 
 
 def count_batch(batch: Mapping[str, torch.Tensor], reduction: str) -> torch.Tensor:
@@ -38,7 +56,7 @@ def count_batch(batch: Mapping[str, torch.Tensor], reduction: str) -> torch.Tens
     elif reduction == "sample":
         items = (_per_sample(predicted, samples) > 0).sum()
     else:
-        items = torch.ones((), dtype=torch.long)
+        items = predicted.any()
     mask = batch.get("attention_mask")
     tokens = torch.tensor(labels.numel()) if mask is None else mask.sum()
     # Every row begins a sample, of padding alone it is none

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..conversion.encoders import Encoder, load_encoder, read_encoder_config
@@ -94,6 +95,9 @@ def _load(path: str, auto_class: type, dtype: torch.dtype, **options) -> PreTrai
     model, report = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{path}: weights are missing, {len(missing)} in all, the first is {missing[0]}")
+    if is_deepspeed_zero3_enabled():
+        # transformers keeps all its rules for other names then, and would save under names that were never there
+        model._weight_conversions = [rule for rule in model._weight_conversions or () if rule.was_used()]
     return model
 
 

@@ -3,7 +3,6 @@
 """Samples grouped by length, so that little of a batch is padding, in an order that resuming finds again."""
 
 import torch
-from torch.utils.data import Dataset, Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from .data.conversations import media_blocks, message_text
@@ -37,45 +36,6 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
     def __iter__(self):
         self.generator.manual_seed(self.seed + self.epoch)
         return super().__iter__()
-
-
-class CompleteSteps(Sampler):
-    """The rows of another sampler, then as many `None` as make the last batches of all processes whole.
-
-    Else accelerate would repeat rows of the beginning there, and some would count twice.
-
-    Args:
-        sampler: The other.
-        samples_of_batch: Samples of a batch over all processes.
-    """
-
-    def __init__(self, sampler: Sampler, samples_of_batch: int):
-        self.sampler, self.samples_of_batch = sampler, samples_of_batch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of an epoch."""
-        if hasattr(self.sampler, "set_epoch"):
-            self.sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return -(-len(self.sampler) // self.samples_of_batch) * self.samples_of_batch
-
-    def __iter__(self):
-        yield from self.sampler
-        yield from [None] * (len(self) - len(self.sampler))
-
-
-class RowsOrNone(Dataset):
-    """A set of rows that has `None` at `None`, which stands for no row."""
-
-    def __init__(self, rows: Dataset):
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int | None):
-        return None if index is None else self.rows[index]
 
 
 def rough_length(row: dict) -> int:

@@ -1,46 +1,39 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The Trainer of transformers for RWKV-7: its groups of parameters, its losses, checkpoints that are whole."""
+"""The Trainer of transformers for RWKV-7: its groups of parameters, its losses, its order of rows."""
 
 import math
-import shutil
 from functools import partial
-from pathlib import Path
 
-import safetensors.torch
 import torch
 from accelerate.data_loader import SeedableRandomSampler
-from accelerate.utils import save_fsdp_optimizer
-from peft import PeftModel
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler
-from transformers import Trainer
-from transformers.trainer_utils import rotate_checkpoints
 
 from ..modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
-from .auxiliary import TARGETS, WithAuxiliaryLoss, without_auxiliary
-from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
-from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
+from .auxiliary import TARGETS, WithAuxiliaryLoss
+from .checkpoint_trainer import CheckpointTrainer
 from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
 from .collator import ConversationCollator
+from .complete_batches import CompleteSteps, CompleteStream, RowsOrNone
 from .generation_evaluation import GenerationEvaluator
-from .gradient_exchange import MODULES_OF_INPUT, has_towers_in_shares, touch_unused
-from .losses import BatchCounts, count_batch, token_weights
+from .gradient_exchange import touch_unused
+from .like_media import LikeMedia
+from .losses import BatchCounts, MeanLoss, count_batch, token_weights
 from .parameter_groups import is_decayed, parameter_groups
-from .sampling import CompleteSteps, EpochLengthGroupedSampler, RowsOrNone, rough_length
+from .sampling import EpochLengthGroupedSampler, rough_length
 from .throughput import Throughput, peak_memory
 
 
-AUXILIARY_WEIGHTS = "auxiliary.safetensors"
-TRAINER_STATE = "trainer_state.json"
-SCHEDULER = "scheduler.pt"
 GROUP_BY_LENGTH, BATCH_REBALANCE = "group_by_length", "batch_rebalance"
-_ENCODERS = ("vision_tower", "audio_tower")
+EVALUATION = "Evaluation"  # what transformers' Trainer calls the rows of `evaluate`
+# What the losses of a batch are multiplied by
+_WEIGHTS = ("loss_weights", "l2wrap", "auxiliary_scale")
 
 
-class RWKVTrainer(Trainer):
+class RWKVTrainer(CheckpointTrainer):
     """Trains RWKV-7 models, with or without eyes and ears; everything else is as in transformers' Trainer.
 
     Args:
@@ -74,9 +67,10 @@ class RWKVTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
         in_buckets = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.model.register_forward_hook(partial(touch_unused, in_buckets=in_buckets), with_kwargs=True)
-        self._frozen_encoders = _frozen_encoders(self.model)
-        self._partial = False
+        self.like_media = LikeMedia(self.accelerator, self.model)
+        self._frozen_encoders = [tower for tower in self.like_media.towers.values() if _is_frozen(tower)]
         self._throughput = Throughput()
+        self._evaluated = MeanLoss()
 
     # Optimiser
 
@@ -127,9 +121,12 @@ class RWKVTrainer(Trainer):
         inputs = self._loss_inputs(inputs, num_items_in_batch)
         if self.args.chunk_length is not None:
             loss = self._chunk_runner(model).evaluate(self._in_chunks(inputs))
-            return (loss, {"loss": loss}) if return_outputs else loss
-        outputs = model(**inputs)
-        loss = self._share(outputs["loss"])
+            outputs = {"loss": loss}
+        else:
+            outputs = model(**inputs)
+            loss = self._share(outputs["loss"])
+        if not model.training:
+            self._evaluated.add(loss, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def _loss_inputs(self, inputs: dict, counts: BatchCounts) -> dict:
@@ -140,40 +137,24 @@ class RWKVTrainer(Trainer):
         targets = inputs.pop(TARGETS, None)
         if isinstance(self.model, WithAuxiliaryLoss) and targets is not None:
             inputs |= {TARGETS: targets, "auxiliary_scale": 1 / self.current_gradient_accumulation_steps}
-        if self._needs_like_media():
-            self._check_media(inputs)
         inputs["loss_weights"] = token_weights(inputs, args.loss_reduction, counts.items)
         inputs["loss_chunk_size"] = args.loss_chunk_size
         inputs.setdefault("use_cache", False)
         if args.l2wrap:
             mask = inputs.get("attention_mask", torch.ones_like(inputs["labels"]))
-            inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens)
-        return inputs
+            inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens.clamp(min=1))
+        return self._with_like_media(inputs) if self.like_media.is_needed else inputs
+
+    def _with_like_media(self, inputs: dict) -> dict:
+        """The inputs, or where there are no rows those of another process, of which nothing counts."""
+        mask = inputs.get("attention_mask")
+        inputs, is_borrowed = self.like_media.align(inputs, has_rows=mask is None or bool(mask.any()))
+        return inputs | {name: inputs[name] * 0 for name in _WEIGHTS if is_borrowed and name in inputs}
 
     def _share(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss as this process gives it to the average of all."""
         # Processes average their gradients, and each divides by what all of them hold
         return loss * self.accelerator.num_processes
-
-    def _needs_like_media(self) -> bool:
-        """Whether processes must hold media of the same kinds in every step.
-
-        ZeRO-2 and 3 exchange gradients in the order in which they come, which depends on them.
-        """
-        if self.is_deepspeed_enabled:
-            return self.accelerator.state.deepspeed_plugin.zero_stage > 1
-        return self.is_fsdp_enabled and has_towers_in_shares(self.model)
-
-    def _check_media(self, inputs: dict) -> None:
-        """Refuses steps in which processes hold different media."""
-        present = torch.tensor([[int(name in inputs) for name in MODULES_OF_INPUT]], device=self.args.device)
-        everywhere = self.accelerator.gather(present)
-        if not torch.equal(everywhere, present.expand_as(everywhere)):
-            raise ValueError(
-                "some processes of this step have pictures or clips, others none, which ZeRO-2, ZeRO-3 and towers "
-                "that are sharded by themselves cannot learn from: use ddp, fsdp2 or zero1 as shipped, or keep data "
-                "of one kind together"
-            )
 
     def training_step(self, model: nn.Module, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
         """Forward and backward of one micro-batch.
@@ -233,33 +214,33 @@ class RWKVTrainer(Trainer):
 
     # Data order
 
-    def _get_dataloader(self, dataset, *args, is_training: bool = False, **kwargs):
-        if is_training and self._completes_steps(dataset):
-            dataset = RowsOrNone(dataset)
-        return super()._get_dataloader(dataset, *args, is_training=is_training, **kwargs)
+    def _get_dataloader(self, dataset, description, batch_size, sampler_fn=None, is_training=False, **kwargs):
+        if self._completes_batches(description, is_training):
+            samples_of_batch = batch_size * self.args.world_size
+            if isinstance(dataset, IterableDataset):
+                dataset = CompleteStream(dataset, samples_of_batch)
+            else:
+                order = sampler_fn(dataset)
+                if isinstance(order, RandomSampler):  # as accelerate does where it finds one
+                    order = SeedableRandomSampler(dataset, data_seed=self.args.data_seed)
+                sampler = CompleteSteps(order, samples_of_batch)
+                dataset, sampler_fn = RowsOrNone(dataset), lambda rows: sampler
+        return super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, **kwargs)
+
+    def _completes_batches(self, description: str, is_training: bool) -> bool:
+        """Whether the last batches of processes, of which some may be without rows, are ours to make."""
+        args = self.args
+        if args.world_size == 1 or args.dataloader_drop_last:
+            return False
+        if not isinstance(self.data_collator, ConversationCollator):  # which knows what `None` is
+            return False
+        if is_training:
+            return args.train_sampling_strategy != BATCH_REBALANCE
+        # Where predictions are gathered, all processes need as many rows
+        return description == EVALUATION and self.compute_metrics is None
 
     def _get_train_sampler(self, train_dataset=None):
         rows, args = self.train_dataset if train_dataset is None else train_dataset, self.args
-        sampler = self._order(rows)
-        if self._completes_steps(rows):
-            if isinstance(sampler, RandomSampler):  # as accelerate does where it finds one
-                sampler = SeedableRandomSampler(rows, data_seed=args.data_seed)
-            sampler = CompleteSteps(sampler, args.train_batch_size * args.world_size)
-        return sampler
-
-    def _completes_steps(self, rows) -> bool:
-        """Whether the last batches of processes, of which some may be without rows, are ours to make."""
-        args = self.args
-        ours = (
-            args.world_size > 1
-            and not args.dataloader_drop_last
-            and isinstance(self.data_collator, ConversationCollator)
-        )
-        return ours and not isinstance(rows, IterableDataset) and args.train_sampling_strategy != BATCH_REBALANCE
-
-    def _order(self, rows):
-        """The sampler of rows in the order of training."""
-        args = self.args
         if args.train_sampling_strategy != GROUP_BY_LENGTH or isinstance(rows, IterableDataset):
             return super()._get_train_sampler(rows)
         lengths = [rough_length(rows[index]) for index in range(len(rows))]
@@ -268,11 +249,14 @@ class RWKVTrainer(Trainer):
         return EpochLengthGroupedSampler(samples_of_step, lengths, seed)
 
     def _get_eval_sampler(self, eval_dataset):
-        if self.args.train_sampling_strategy != GROUP_BY_LENGTH:
-            return super()._get_eval_sampler(eval_dataset)
-        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+        return SequentialSampler(eval_dataset)
 
     # Logging
+
+    def train(self, *args, **kwargs):
+        """Trains, see transformers' Trainer; throughput counts from here."""
+        self._throughput.restart()
+        return super().train(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds throughput and peak memory to what is logged of the training."""
@@ -284,6 +268,15 @@ class RWKVTrainer(Trainer):
 
     # Evaluation
 
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        """Goes through the rows; their loss is that of one step that holds them all, on any number of processes."""
+        self._evaluated, name = MeanLoss(), f"{metric_key_prefix}_loss"
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if name in output.metrics:
+            loss = torch.tensor(self._evaluated.value, device=self.args.device)
+            output.metrics[name] = self.accelerator.reduce(loss, "mean").item()
+        return output
+
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """The loss on the evaluation rows and, where asked for, the scores of what the model answers to them."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
@@ -294,108 +287,6 @@ class RWKVTrainer(Trainer):
             metrics |= scores
         return metrics
 
-    # Checkpoints
-
-    def _get_output_dir(self, trial) -> str:
-        folder = super()._get_output_dir(trial)
-        return str(Path(folder, PARTIAL_FOLDER)) if self._partial else folder
-
-    def _save_checkpoint(self, model: nn.Module, trial) -> None:
-        run_dir, name = Path(self._get_output_dir(trial)), checkpoint_name(self.state.global_step)
-        partial = run_dir / PARTIAL_FOLDER / name
-        if self.is_world_process_zero() and partial.exists():
-            shutil.rmtree(partial)
-        self.accelerator.wait_for_everyone()
-        self._partial = True
-        try:
-            write_whole(lambda: super(RWKVTrainer, self)._save_checkpoint(model, trial), run_dir, name)
-        finally:
-            self._partial = False
-        self._name_best_checkpoint(run_dir, partial)
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            publish(partial, run_dir)
-            rotate_checkpoints(
-                output_dir=str(run_dir),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
-        self.accelerator.wait_for_everyone()
-
-    def _name_best_checkpoint(self, run_dir: Path, partial: Path) -> None:
-        """Names the best checkpoint by where it will be, if it is the one just written."""
-        if self.state.best_model_checkpoint == str(partial):
-            self.state.best_model_checkpoint = str(run_dir / partial.name)
-            if self.args.should_save:
-                self.state.save_to_json(str(partial / TRAINER_STATE))
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        output_dir = self.args.output_dir if output_dir is None else output_dir
-        whole, self.model = self.model, without_auxiliary(self.model)
-        try:
-            if whole is not self.model and state_dict is not None:
-                prefix = "model."
-                inner = {name.removeprefix(prefix): value for name, value in state_dict.items() if name[:6] == prefix}
-                super()._save(output_dir, inner)
-            else:
-                super()._save(output_dir, state_dict)
-        finally:
-            self.model = whole
-        if self.args.should_save:
-            if self.processor is not None:
-                self.processor.save_pretrained(output_dir)
-            if self._partial and isinstance(whole, WithAuxiliaryLoss):
-                safetensors.torch.save_model(whole.auxiliary, str(Path(output_dir, AUXILIARY_WEIGHTS)))
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.is_fsdp_enabled:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        # Without accelerate's own copy of the model: `save_model` has written a whole one
-        plugin = self.accelerator.state.fsdp_plugin
-        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
-        if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        sharded = self.is_fsdp_enabled
-        if checkpoint is not None and not self.is_deepspeed_enabled:
-            check_without_deepspeed(Path(checkpoint))
-        if checkpoint is None or self.is_deepspeed_enabled or not goes_by_names(Path(checkpoint), sharded):
-            super()._load_optimizer_and_scheduler(checkpoint)
-            return
-        main = self.is_world_process_zero()
-        load_optimizer_by_names(Path(checkpoint), self.model, self.optimizer.optimizer, sharded, main)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER), weights_only=True))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled and model is not None:
-            return  # `train` has loaded it before it was sharded
-        model = self.model if model is None else model
-        try:
-            if self.is_fsdp_enabled and not isinstance(model, PeftModel):
-                load_whole_model(without_auxiliary(model), Path(resume_from_checkpoint))
-            else:
-                super()._load_from_checkpoint(resume_from_checkpoint, without_auxiliary(model))
-        except RuntimeError as error:  # of `load_state_dict`, a line for every tensor of another shape
-            mismatches = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-            if not mismatches:
-                raise
-            raise ValueError(f"{resume_from_checkpoint}: of another model or adapter, {mismatches[0]}") from error
-        if isinstance(model, WithAuxiliaryLoss):
-            safetensors.torch.load_model(model.auxiliary, str(Path(resume_from_checkpoint, AUXILIARY_WEIGHTS)))
-
-    def train(self, resume_from_checkpoint=None, **kwargs):
-        """Trains, see transformers' Trainer; names what an interrupted save left behind."""
-        if self.is_world_process_zero():
-            for partial in stale_checkpoints(self.args.output_dir):
-                print(f"{partial}: left by a save that did not end; it is not used and can be deleted")
-        if self.is_fsdp_enabled and resume_from_checkpoint is not None:
-            self._load_from_checkpoint(resume_from_checkpoint)
-        self._throughput.restart()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-
 
 def _restore_use_cache(config, before: dict) -> None:
     """Takes back what transformers' Trainer writes into the configuration, which is saved with the model."""
@@ -405,7 +296,5 @@ def _restore_use_cache(config, before: dict) -> None:
         vars(config).pop("use_cache", None)
 
 
-def _frozen_encoders(model: nn.Module) -> list[nn.Module]:
-    """The towers of which nothing is trained."""
-    towers = [module for name, module in model.named_modules() if name.rpartition(".")[2] in _ENCODERS]
-    return [tower for tower in towers if not any(parameter.requires_grad for parameter in tower.parameters())]
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())

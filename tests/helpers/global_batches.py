@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import soundfile
 import torch
 from safetensors.torch import load_file
@@ -20,6 +21,8 @@ STEPS, RESUMED_AT, BATCH, ROWS = 4, 2, 4, 14
 TRAINER = {"adam_epsilon": 1e-2, "learning_rate": 3e-2, "l2wrap": 1e-3}
 TRAINER |= {"max_steps": STEPS, "save_steps": RESUMED_AT, "logging_steps": 1}
 TRAINER |= {"eval_strategy": "steps", "eval_steps": STEPS, "train_sampling_strategy": "group_by_length"}
+# Of data with media; transformers cannot load Whisper under ZeRO-3
+MODELS = {"media/media.jsonl": "composite", "media/pictures.jsonl": "eyes"}
 ADAPTER = {"method": "lora", "r": 4, "state": True}
 
 
@@ -41,58 +44,89 @@ def write_chat(path: Path) -> str:
     return str(path)
 
 
-def write_media(folder: Path) -> str:
-    """Conversations of which, on two processes, one has all those with pictures and the other those with clips.
+def write_media(folder: Path) -> None:
+    """Conversations with media, of which one is bad.
 
-    Clips come only after the checkpoint, one row is bad.
+    In media.jsonl one of two processes has all those with pictures and the other those with clips, which come only
+    after the checkpoint; in pictures.jsonl all have pictures.
     """
     folder.mkdir()
     composites.random_image().save(folder / "picture.png")
     soundfile.write(folder / "clip.wav", composites.random_clip(samples=9000), composites.SAMPLING_RATE)
-    rows = []
-    for index, answer in enumerate(("red", "the red circle", "circle", "what is") * 4):
-        content = [{"type": "text", "text": "what"}]
-        if index % BATCH < BATCH // 2:
-            content.append({"type": "image", "path": str(folder / "picture.png")})
-        elif index % BATCH == BATCH - 1 and index >= RESUMED_AT * BATCH:
-            content.append({"type": "audio", "path": str(folder / "clip.wav")})
+    picture, clip = ({"type": "image", "path": "picture.png"}, {"type": "audio", "path": "clip.wav"})
+    picture, clip = ({**block, "path": str(folder / block["path"])} for block in (picture, clip))
+    mixed, pictures = [], []
+    for index, answer in enumerate((("red", "the red circle", "circle", "what is") * 4)[:ROWS]):
+        media = [picture] if index % BATCH < BATCH // 2 else []
+        if index % BATCH == BATCH - 1 and index >= RESUMED_AT * BATCH:
+            media = [clip]
         said = "" if index == BATCH + 1 else answer
-        rows.append([{"role": "user", "content": content}, {"role": "assistant", "content": said}])
-    path = folder / "media.jsonl"
-    lines = [json.dumps({"messages": row, "id": index}) + "\n" for index, row in enumerate(rows[:ROWS])]
-    path.write_text("".join(lines))
-    return str(path)
+        mixed.append(_with_media(media, said, index))
+        pictures.append(_with_media([picture], said, index))
+    (folder / "media.jsonl").write_text("".join(mixed))
+    (folder / "pictures.jsonl").write_text("".join(pictures))
+
+
+def _with_media(media: list[dict], answer: str, index: int) -> str:
+    content = [{"type": "text", "text": "what"}, *media]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": messages, "id": index}) + "\n"
+
+
+def write_texts(folder: Path) -> None:
+    """A stored set of texts, one of them empty."""
+    texts = ["the red circle " * (index % BATCH + 1) + str(index) for index in range(ROWS)]
+    texts[BATCH + 1] = ""
+    folder.mkdir()
+    datasets.Dataset.from_dict({"text": texts}).to_parquet(folder / "texts.parquet")
 
 
 def prepare(folder: Path) -> Path:
-    """Models and data, below the folder: model, composite, chat.jsonl, media/media.jsonl."""
+    """Models and data, below the folder: model, composite, eyes, chat.jsonl, texts, media/{media,pictures}.jsonl."""
     tokenizer = composites.tiny_tokenizer()
     tiny_model(vocab_size=len(tokenizer)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     write_chat(folder / "chat.jsonl")
     save_composite(folder / "composite", "siglip", "whisper")
+    save_composite(folder / "eyes", "siglip")
     write_media(folder / "media")
+    write_texts(folder / "texts")
     return folder
 
 
-def make_recipe(folder: Path, name: str, trainer: dict, adapter: dict | None = None, has_media: bool = False) -> str:
-    """A recipe for what is below the folder, to train and evaluate on rows with media or of text alone."""
-    data = str(folder / ("media/media.jsonl" if has_media else "chat.jsonl"))
+def make_recipe(folder: Path, name: str, trainer: dict, adapter: dict | None = None, data: str = "chat.jsonl") -> str:
+    """A recipe for what is below the folder, to train and to evaluate on some of the same rows.
+
+    The last batch of the evaluation is not whole; on two processes one has nothing in it.
+
+    Args:
+        folder: That of [`prepare`].
+        name: Of the recipe.
+        trainer: Its arguments.
+        adapter: Its adapter.
+        data: Below the folder; texts are streamed.
+    """
+    is_streamed = data == "texts"
+    source = {"path": str(folder / data), "options": {"streaming": True} if is_streamed else {}}
     recipe = write_recipe(
         folder / f"{name}.yaml",
         {**TRAINER, **trainer, "per_device_train_batch_size": BATCH},
         output_dir=str(folder / name),
-        model=str(folder / ("composite" if has_media else "model")),
-        data=[data],
-        eval_data=[{"path": data, "split": f"[:{BATCH}]"}],
-        generation={"rows": 3, "max_new_tokens": 4, "batch_size": 2},
+        model=str(folder / MODELS.get(data, "model")),
+        data=[source],
+        eval_data=[{**source, "split": f"[:{BATCH + 1}]"}],
+        generation=None if is_streamed else {"rows": 3, "max_new_tokens": 4, "batch_size": 1},
         adapter=adapter,
     )
     return str(recipe)
 
 
-def job(recipe: str, out: Path, resume: bool = False, processes: int = 1) -> dict:
-    sizes = [f"trainer.per_device_{kind}_batch_size={BATCH // processes}" for kind in ("train", "eval")]
+def job(recipe: str, out: Path, resume: bool = False, processes: int = 1, micro_batch: int | None = None) -> dict:
+    """A run of a recipe, with micro-batches as large as make one a step where their size is not given."""
+    size = micro_batch or BATCH // processes
+    sizes = [f"trainer.per_device_{kind}_batch_size={size}" for kind in ("train", "eval")]
+    if micro_batch is not None:
+        sizes.append(f"trainer.gradient_accumulation_steps={BATCH // processes // micro_batch}")
     return {"path": recipe, "assignments": [f"output_dir={out}", *sizes], "resume": resume}
 
 

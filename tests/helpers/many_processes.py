@@ -15,15 +15,16 @@ from accelerate.utils import DistributedType
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 
 
-def launch(config: str, jobs: list[dict], processes: int = 2) -> None:
-    """Starts processes by one of the shipped configurations, each of which runs all jobs.
+def launch(config: str | Path, jobs: list[dict], processes: int = 2) -> None:
+    """Starts processes by a configuration of accelerate, each of which runs all jobs.
 
     Args:
-        config: Its name.
+        config: The name of one that is shipped, or a file.
         jobs: Arguments of `run_recipe`.
         processes: How many.
     """
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{config}.yaml")]
+    file = config if isinstance(config, Path) else CONFIGS / f"{config}.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
     command += ["--num_processes", str(processes), __file__, json.dumps(jobs)]
     paths = [str(CONFIGS.parents[2]), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}

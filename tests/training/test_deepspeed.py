@@ -16,7 +16,8 @@ from rwkv7_world.training.run import run_recipe
 
 pytest.importorskip("deepspeed")
 
-VARIANTS = {"plain": {}, "adapter": {}, "mixed": {"train_sampling_strategy": "sequential"}}
+VARIANTS = {"plain": {}, "adapter": {}, "pictures": {}, "mixed": {"train_sampling_strategy": "sequential"}}
+DATA = {"pictures": "media/pictures.jsonl", "mixed": "media/media.jsonl"}
 
 # Those that can take steps in which processes hold different media
 TAKES_MIXED = ("zero1",)
@@ -24,7 +25,7 @@ TAKES_MIXED = ("zero1",)
 
 def make(folder: Path, variant: str) -> str:
     adapter = ADAPTER if variant == "adapter" else None
-    return make_recipe(folder, variant, VARIANTS[variant], adapter, has_media=variant == "mixed")
+    return make_recipe(folder, variant, VARIANTS[variant], adapter, DATA.get(variant, "chat.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,9 @@ def test_one_process_refuses_a_checkpoint_of_deepspeed(folder, two, tmp_path):
         run_recipe(**job(str(folder / "plain.yaml"), resumed, resume=True))
 
 
-def test_processes_that_see_different_media_are_told(folder):
-    with pytest.raises(AssertionError, match="some processes of this step have pictures or clips, others none"):
-        launch("ddp", [with_stage("zero2", job(str(folder / "mixed.yaml"), folder / "refused", processes=2))])
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_processes_that_see_different_media_are_told(folder, stage):
+    work = with_stage(stage, job(str(folder / "mixed.yaml"), folder / f"refused-{stage}", processes=2))
+    work["assignments"].append(f"model={folder / 'eyes'}")
+    with pytest.raises(AssertionError, match="ValueError: .*some have pictures or clips and others none"):
+        launch("ddp", [work])

@@ -100,7 +100,7 @@ def losses_by_hand(model, batch) -> list[torch.Tensor]:
 
 
 def micro_batches() -> list[dict[str, torch.Tensor]]:
-    """Two, of unequal shapes; one row has no label at all."""
+    """Two of unequal shapes, in which one row has no label at all, and one of padding alone."""
     batches = []
     for seed, shape in enumerate([(3, 9), (2, 5)]):
         labels = random_labels(*shape, seed=seed + 3)
@@ -109,7 +109,8 @@ def micro_batches() -> list[dict[str, torch.Tensor]]:
         mask = torch.ones(shape, dtype=torch.long)
         mask[0, 4:] = 0
         batches.append({"input_ids": random_ids(*shape, seed=seed), "attention_mask": mask, "labels": labels})
-    return batches
+    nothing = torch.zeros(1, 1, dtype=torch.long)
+    return [*batches, {"input_ids": nothing, "attention_mask": nothing, "labels": nothing - 100}]
 
 
 @pytest.mark.parametrize("reduction", ["token", "sample", "micro_batch"])
@@ -119,7 +120,7 @@ def test_accumulated_loss_is_the_mean_it_says(reduction):
     ours = sum(
         model(**batch, loss_weights=token_weights(batch, reduction, counts.items)).loss.item() for batch in batches
     )
-    by_batch = [losses_by_hand(model, batch) for batch in batches]
+    by_batch = [losses_by_hand(model, batch) for batch in batches[:2]]
     rows = [row for batch in by_batch for row in batch if len(row)]
     expected = {
         "token": torch.cat(rows).mean(),

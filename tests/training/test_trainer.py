@@ -199,6 +199,15 @@ def text_recipe(tmp_path: Path, trainer: dict, **content) -> Path:
     return write_recipe(tmp_path / "recipe.yaml", trainer, **{**defaults, **content})
 
 
+def test_step_of_bad_rows_alone_leaves_the_weights_finite(tmp_path):
+    rows = [[{"role": "user", "content": "what"}, {"role": "assistant", "content": said}] for said in ("", "red")]
+    data = tmp_path / "chat.jsonl"
+    data.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    trainer = {"max_steps": 2, "per_device_train_batch_size": 1, "l2wrap": 1e-3, "save_strategy": "no"}
+    run_recipe(text_recipe(tmp_path, {**trainer, "train_sampling_strategy": "sequential"}, data=[str(data)]))
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "out").values())
+
+
 @pytest.mark.parametrize("step", [1, 4])
 def test_streamed_run_resumes_bit_for_bit_in_any_pass(tmp_path, step):
     """Of nine rows, in steps of four, so that some hold the end of one pass and the beginning of the next."""
