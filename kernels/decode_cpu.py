@@ -3,13 +3,12 @@
 """One token through all layers of RWKV-7 in one call of C++ (`decode_cpu.cpp`, built on first use)."""
 
 import ctypes
-import functools
 from pathlib import Path
 
 import torch
 
 from .layers_cpu import Model, addresses_of
-from .native_library import NativeLibraryError, load_library
+from .native_library import built_on_first_use, why_missing
 
 
 SOURCE = Path(__file__).with_name("decode_cpu.cpp")
@@ -30,17 +29,11 @@ def decode_token(model: Model, hidden_states: torch.Tensor, states: list[tuple[t
 
 def why_not_built() -> str | None:
     """Why the C++ library cannot be had, or `None` if it can. Builds it if need be."""
-    library = _library()
-    return library if isinstance(library, str) else None
+    return why_missing(_library())
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | str:
-    """The C++ library, or why there is none. Tried once in a process."""
-    try:
-        library = load_library("rwkv7_decode_cpu", SOURCE)
-    except NativeLibraryError as error:
-        return str(error)
+@built_on_first_use("rwkv7_decode_cpu", SOURCE)
+def _library(library: ctypes.CDLL) -> None:
+    """Declares what its functions take and return."""
     library.decode_token.argtypes = [ctypes.POINTER(Model), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
     library.decode_token.restype = None
-    return library

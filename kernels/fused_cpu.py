@@ -7,14 +7,13 @@ does between its matrices is one function, in `time_mix_cpu.py`. `modeling_rwkv7
 """
 
 import ctypes
-import functools
 from pathlib import Path
 
 import torch
 
 from .freed_memory import keep_freed_memory
 from .linear_cpu import DTYPES, Rows
-from .native_library import NativeLibraryError, load_library
+from .native_library import built_on_first_use, why_missing
 from .plain_inference import is_plain_inference, is_plain_tensor
 
 
@@ -56,8 +55,7 @@ def squared_relu(x: torch.Tensor) -> torch.Tensor:
 
 def why_not_built() -> str | None:
     """Why the C++ library cannot be had, or `None` if it can. Builds it if need be."""
-    found = library()
-    return found if isinstance(found, str) else None
+    return why_missing(library())
 
 
 def _extent(x: torch.Tensor) -> tuple[int, int]:
@@ -65,17 +63,12 @@ def _extent(x: torch.Tensor) -> tuple[int, int]:
     return x.numel() // max(x.shape[-1], 1), x.shape[-1]
 
 
-@functools.cache
-def library() -> ctypes.CDLL | str:
-    """The C++ library, or why there is none. Tried once in a process."""
-    try:
-        loaded = load_library("rwkv7_fused_cpu", SOURCE)
-    except NativeLibraryError as error:
-        return str(error)
+@built_on_first_use("rwkv7_fused_cpu", SOURCE)
+def library(loaded: ctypes.CDLL) -> None:
+    """Declares what its functions take and return."""
     keep_freed_memory()  # here, as only inference on a CPU comes by
     loaded.mix_tokens.argtypes = [Rows] * 4 + [ctypes.c_int64] * 4
     loaded.squared_relu.argtypes = [Rows] * 2 + [ctypes.c_int64]
     loaded.time_mix.argtypes = [ctypes.c_void_p] * 2
     for function in (loaded.mix_tokens, loaded.squared_relu, loaded.time_mix):
         function.restype = None
-    return loaded

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .native_library import NativeLibraryError, load_library, processor_field
+from .native_library import built_on_first_use, processor_field, why_missing
 from .plain_inference import is_plain_inference, is_plain_module, is_plain_tensor
 
 
@@ -91,23 +91,17 @@ def way_of_linear(dtype: torch.dtype, rows: int) -> str:
 
 def why_not_built() -> str | None:
     """Why the C++ library cannot be had, or `None` if it can. Builds it if need be."""
-    found = library()
-    return found if isinstance(found, str) else None
+    return why_missing(library())
 
 
-@functools.cache
-def library() -> ctypes.CDLL | str:
-    """The C++ library, or why there is none. Tried once in a process."""
-    try:
-        loaded = load_library("rwkv7_linear_cpu", SOURCE)
-    except NativeLibraryError as error:
-        return str(error)
+@built_on_first_use("rwkv7_linear_cpu", SOURCE)
+def library(loaded: ctypes.CDLL) -> None:
+    """Declares what its functions take and return."""
     loaded.linear_few_rows.argtypes = [Rows] * 4 + [ctypes.c_int64] * 3
     loaded.quantized_few_rows.argtypes = [Quantized] + [Rows] * 2 + [ctypes.c_int64] * 3
     loaded.dequantize_rows.argtypes = [Quantized, Rows] + [ctypes.c_int64] * 3
     for function in (loaded.linear_few_rows, loaded.quantized_few_rows, loaded.dequantize_rows):
         function.restype = None
-    return loaded
 
 
 @functools.cache

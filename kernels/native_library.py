@@ -11,6 +11,7 @@ and show.
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import importlib.util
 import json
@@ -106,6 +107,36 @@ def load_library(name: str, source: Path, toolchain: Toolchain | None = None) ->
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise NativeLibraryError(f"cannot load {library}: {error}") from error
+
+
+def built_on_first_use(name: str, source: Path) -> Callable[[Callable[[ctypes.CDLL], None]], Callable]:
+    """Decorates what declares the functions of a C++ library; it becomes a function that gives the library.
+
+    That tries once in a process, and returns a line of reason (`str`) if there is none.
+
+    Args:
+        name: Of the library.
+        source: Its file.
+    """
+
+    def decorate(declare: Callable[[ctypes.CDLL], None]) -> Callable[[], ctypes.CDLL | str]:
+        @functools.cache
+        def library() -> ctypes.CDLL | str:
+            try:
+                loaded = load_library(name, source)
+            except NativeLibraryError as error:
+                return str(error)
+            declare(loaded)
+            return loaded
+
+        return library
+
+    return decorate
+
+
+def why_missing(library: ctypes.CDLL | str) -> str | None:
+    """The reason where there is no library, else `None`."""
+    return library if isinstance(library, str) else None
 
 
 def cuda_toolchain(capabilities: Iterable[tuple[int, int]]) -> Toolchain:

@@ -3,7 +3,6 @@
 """Many tokens through all layers of RWKV-7 in one call of C++ (`prefill_cpu.cpp`, built on first use)."""
 
 import ctypes
-import functools
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from .freed_memory import keep_freed_memory
 from .layers_cpu import Model, addresses_of
 from .linear_cpu import IN_FLOAT32, ONEDNN, onednn_is_quicker, way_of_linear
-from .native_library import NativeLibraryError, load_library
+from .native_library import built_on_first_use, why_missing
 from .wkv7_cpu import block_of
 
 
@@ -48,19 +47,13 @@ def prefill(model: Model, hidden_states: torch.Tensor, states: list[tuple[torch.
 
 def why_not_built() -> str | None:
     """Why the C++ library cannot be had, or `None` if it can. Builds it if need be."""
-    library = _library()
-    return library if isinstance(library, str) else None
+    return why_missing(_library())
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | str:
-    """The C++ library, or why there is none. Tried once in a process."""
-    try:
-        library = load_library("rwkv7_prefill_cpu", SOURCE)
-    except NativeLibraryError as error:
-        return str(error)
+@built_on_first_use("rwkv7_prefill_cpu", SOURCE)
+def _library(library: ctypes.CDLL) -> None:
+    """Declares what its functions take and return."""
     keep_freed_memory()
     structures, addresses = [ctypes.POINTER(Model), ctypes.POINTER(_Settings)], [ctypes.c_void_p] * 2
     library.prefill.argtypes = structures + addresses + [ctypes.c_int64] * 2
     library.prefill.restype = ctypes.c_char_p
-    return library

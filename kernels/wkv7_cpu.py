@@ -8,13 +8,12 @@ kernel.
 """
 
 import ctypes
-import functools
 from pathlib import Path
 
 import torch
 
 from .linear_cpu import Rows
-from .native_library import NativeLibraryError, load_library
+from .native_library import built_on_first_use, why_missing
 from .wkv7_operators import DTYPES, add_parts, as_kernels_read, define_operators, num_sequences, run_operator
 
 
@@ -40,13 +39,9 @@ class _Gradients(ctypes.Structure):
     _fields_ = [(name, Rows) for name in "rwkvab"]
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | str:
-    """The C++ library, or why there is none. Tried once in a process."""
-    try:
-        library = load_library("rwkv7_wkv7_cpu", SOURCE)
-    except NativeLibraryError as error:
-        return str(error)
+@built_on_first_use("rwkv7_wkv7_cpu", SOURCE)
+def _library(library: ctypes.CDLL) -> None:
+    """Declares what its functions take and return."""
     library.wkv7_forward.argtypes = [ctypes.POINTER(Problem), Rows, ctypes.c_void_p]
     library.wkv7_backward.argtypes = [
         ctypes.POINTER(Problem),
@@ -57,14 +52,12 @@ def _library() -> ctypes.CDLL | str:
         ctypes.c_void_p,
     ]
     library.wkv7_forward.restype = library.wkv7_backward.restype = None
-    return library
 
 
 @torch.compiler.assume_constant_result
 def why_not_built() -> str | None:
     """Why the C++ library cannot be had, or `None` if it can. Builds it if need be."""
-    library = _library()
-    return library if isinstance(library, str) else None
+    return why_missing(_library())
 
 
 def why_unsuitable(r: torch.Tensor) -> str | None:

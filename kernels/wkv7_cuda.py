@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .native_library import NativeLibraryError, cuda_toolchain, load_library
+from .native_library import NativeLibraryError, cuda_toolchain, load_library, why_missing
 from .wkv7_operators import DTYPES, as_kernels_read, define_operators, num_sequences, run_operator
 from .wkv7_triton import num_processors, on_device
 
@@ -99,8 +99,7 @@ def why_not_here() -> str | None:
         return "there is no GPU"
     if torch.version.cuda is None:
         return "this PyTorch is not built for CUDA"
-    library = _library()
-    return library if isinstance(library, str) else None
+    return why_missing(_library())
 
 
 def wkv7_cuda(
