@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from .fused_cpu import library
-from .linear_cpu import Rows
+from .linear_cpu import DTYPES, Rows
 from .wkv7_cpu import problem_of
 from .wkv7_operators import as_kernels_read, num_sequences
 
@@ -70,8 +70,8 @@ def time_mix(
     `wkv7` gets `-kk` and `kk a` for `a` and `b` and gives `y`. The output is `(group_norm(y) + sum(r k r_k) v) g`.
 
     Args:
-        r, w, k, v, a, g, v_gate, v_first: (batch, time, hidden), float32, bfloat16 or float16. Without `v_gate` the
-            value stays `v`.
+        r, w, k, v, a, g, v_gate, v_first: (batch, time, hidden), float32, bfloat16 or float16, not necessarily all
+            the same. Without `v_gate` the value stays `v`.
         parameters: Of these dtypes too, contiguous.
         initial_state, mask, cu_seqlens: As for `wkv7`.
 
@@ -79,8 +79,8 @@ def time_mix(
         (batch, time, hidden), and the final state as from `wkv7`.
     """
     heads, head_dim = parameters.r_k.shape
-    inputs = [x.contiguous() for x in (r, w, k, v, a)]
-    gates = [None if x is None else x.contiguous() for x in (v_gate, v_first, g)]
+    inputs = [_readable(x) for x in (r, w, k, v, a)]
+    gates = [None if x is None else _readable(x) for x in (v_gate, v_first, g)]
     state = None if initial_state is None else initial_state.contiguous()
     layout = as_kernels_read(mask, cu_seqlens)
     shape = (*r.shape[:2], heads, head_dim)
@@ -98,3 +98,8 @@ def time_mix(
     )
     library().time_mix(ctypes.byref(problem), ctypes.byref(around))
     return out, final_state
+
+
+def _readable(x: torch.Tensor) -> torch.Tensor:
+    """As the kernel reads it; a layer that was wrapped may give other dtypes."""
+    return (x if x.dtype in DTYPES else x.float()).contiguous()

@@ -148,6 +148,17 @@ def test_inputs_need_not_be_contiguous():
     assert torch.equal(time_mix(**strided, parameters=parameters)[0], expected)
 
 
+def test_every_input_may_have_its_own_dtype():
+    inputs, parameters = random_inputs((1, 12, 2, 16))
+    state = random_state(1, 2, 16)
+    dtypes = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
+    mixed = {name: x.to(dtypes[index % len(dtypes)]) for index, (name, x) in enumerate(inputs.items())}
+    expected, expected_state = plain_time_mix(mixed, parameters, state)
+    out, final_state = time_mix(**mixed, parameters=parameters, initial_state=state)
+    assert_near(out, expected, 2e-6)
+    assert_near(final_state, expected_state, 2e-6)
+
+
 def test_not_a_number_stays_in_its_row_and_head():
     inputs, parameters = random_inputs((2, 3, 2, 16))
     inputs["k"][0, 1, 21] = torch.nan
