@@ -66,3 +66,12 @@ def cache_tensors(cache: RWKV7Cache, row: int | slice = slice(None)) -> dict[str
         tensors[f"layer {index} channel mix"] = cache.get_conv_state(index, 1)[row].clone()
         tensors[f"layer {index} recurrent"] = cache.get_recurrent_state(index)[row].clone()
     return tensors
+
+
+def assert_near(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    """Every tensor as expected, within a tolerance in its largest number."""
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert actual[name].shape == tensor.shape
+        difference = (actual[name].double() - tensor.double()).abs().max()
+        assert difference <= tolerance * tensor.double().abs().max(), name

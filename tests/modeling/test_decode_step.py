@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from helpers.text_models import cache_tensors, random_ids, tiny_model
+from helpers.text_models import assert_near, cache_tensors, random_ids, tiny_model
 from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.kernels import decode_cpu
 from rwkv7_world.modeling_rwkv7_world import layers_at_once, modeling_rwkv7
@@ -65,11 +65,8 @@ def decode(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor | None = None
 
 
 def assert_agree(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
-    assert actual.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert actual[name].dtype == tensor.dtype and actual[name].shape == tensor.shape
-        difference = (actual[name].double() - tensor.double()).abs().max()
-        assert difference <= tolerance * tensor.double().abs().max(), name
+    assert_near(actual, expected, tolerance)
+    assert all(actual[name].dtype == tensor.dtype for name, tensor in expected.items())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

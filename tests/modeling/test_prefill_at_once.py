@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.text_models import cache_tensors, random_ids, randomize, tiny_config, tiny_model
+from helpers.text_models import assert_near, cache_tensors, random_ids, randomize, tiny_config, tiny_model
 from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.kernels import prefill_cpu
 from rwkv7_world.modeling_rwkv7_world import layers_at_once, modeling_rwkv7
@@ -40,14 +40,6 @@ def results(model: nn.Module, ids: torch.Tensor, cache=None, **kwargs) -> dict[s
     """Logits, and the state after them."""
     outputs = model(ids, past_key_values=cache, use_cache=True, **kwargs)
     return {"logits": outputs.logits, **cache_tensors(outputs.past_key_values)}
-
-
-def assert_near(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
-    assert actual.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert actual[name].shape == tensor.shape
-        difference = (actual[name].double() - tensor.double()).abs().max()
-        assert difference <= tolerance * tensor.double().abs().max(), name
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
