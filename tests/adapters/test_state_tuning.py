@@ -208,7 +208,8 @@ class TestSeveral:
         both.set_adapter("other")
         torch.testing.assert_close(logits_of(both, IDS), logits_of(state_tuned(seed=2, tune_tokens=False), IDS))
         with both.disable_adapter():
-            torch.testing.assert_close(logits_of(both, IDS), logits_of(tiny_model(), IDS), rtol=0, atol=1e-6)
+            # Hidden states keep the layers from running all at once, as an adapter does that is switched off
+            assert torch.equal(logits_of(both, IDS), logits_of(tiny_model(), IDS, output_hidden_states=True))
 
     def test_a_state_and_lora_trained_apart_work_together(self, both, tmp_path):
         both.save_pretrained(tmp_path)
