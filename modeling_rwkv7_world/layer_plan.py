@@ -30,10 +30,10 @@ from ..kernels import layers_cpu
 from ..kernels.linear_cpu import DTYPES, Quantized
 from ..kernels.plain_inference import is_plain_module, is_plain_tensor
 from ..kernels.quantized_linear import in_cpp, is_plain_weight
+from ..kernels.wkv7_cpu import HEAD_DIM_STEP, MAX_HEAD_DIM
 from .quantized_linear import QuantizedLinear
 
 
-HEAD_DIM_STEP, MAX_HEAD_DIM = 16, 256  # of the kernels
 _LOW_RANKS = {"w_lora": nn.Tanh, "a_lora": nn.Identity, "v_lora": nn.Identity, "g_lora": nn.Sigmoid}
 
 _plans: "weakref.WeakKeyDictionary[nn.ModuleList, LayerPlan]" = weakref.WeakKeyDictionary()
