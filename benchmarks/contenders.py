@@ -56,7 +56,7 @@ class Ours:
         ids = torch.tensor(tokens).repeat(length // len(tokens) + 1)[None, :length]
         cache = None
         for chunk in ids.split(CHUNK, dim=1):
-            cache = self.model(chunk, past_key_values=cache, use_cache=True, logits_to_keep=1).past_key_values
+            cache = self.model(chunk, cache=cache, use_cache=True, logits_to_keep=1).cache
         tensors = [x for y in cache.layers for x in (*y.conv_states.values(), *y.recurrent_states.values())]
         return sum(x.nbytes for x in tensors if x is not None)
 

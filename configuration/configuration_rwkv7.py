@@ -109,7 +109,7 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
         "AutoModelForSequenceClassification": "RWKV7ForSequenceClassification",
     }
     base_config_key = "text_config"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]
     attribute_map = {"num_attention_heads": "num_heads"}
     # The recurrence and its per-channel parameters stay whole on every device; the matrices around it are shared out
     base_model_tp_plan = {

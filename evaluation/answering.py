@@ -84,8 +84,8 @@ class TextLikelihoods:
         for start in range(0, token_ids.shape[1] - 1, CHUNK_LENGTH):
             seen = token_ids[:, start : start + CHUNK_LENGTH]
             targets = token_ids[0, start + 1 : start + CHUNK_LENGTH + 1]
-            output = self.model(input_ids=seen, past_key_values=state, use_cache=True)
-            state = output.past_key_values
+            output = self.model(input_ids=seen, cache=state, use_cache=True)
+            state = output.cache
             logits = output.logits[0, : len(targets)].float()  # (time, vocabulary)
             total += F.cross_entropy(logits, targets, reduction="sum").item()
         return total

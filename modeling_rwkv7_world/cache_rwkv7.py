@@ -24,6 +24,8 @@ from transformers.generation import GenerationMixin
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from .cache_names import CACHE_NAME, returns_both_cache_names, takes_both_cache_names
+
 
 TIME_MIX, CHANNEL_MIX = 0, 1  # indices of the two token-shift states of a layer
 
@@ -35,7 +37,7 @@ class RWKV7Cache(Cache):
     """The state of every layer: two one-token shift states and the matrix state of the recurrence.
 
     Its size does not depend on the number of tokens seen. `copy.deepcopy` forks it, and it can be passed as
-    `past_key_values` to any number of continuations.
+    `cache` (or `past_key_values`, its name until transformers 5.23) to any number of continuations.
 
     Args:
         config (`PreTrainedConfig`): Configuration of the text model, or of a composite that holds one.
@@ -63,6 +65,20 @@ class RWKV7Cache(Cache):
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """(length, offset) of a mask over everything seen and `query_length` new tokens."""
         return self.seen_tokens + query_length, 0
+
+    @property
+    def is_linear(self) -> list[bool]:
+        """`False` for every layer, which tells `generate` that this cache counts its tokens.
+
+        transformers 5.24 hands a cache of linear layers all tokens of a conversation again, as those of its own cannot
+        tell how many they have seen.
+        """
+        return [False] * len(self.layers)
+
+    @property
+    def is_croppable(self) -> bool:
+        """Whether `crop` can take tokens back."""
+        return self.is_recording
 
     def reset(self) -> None:
         """Back to the state before the first token."""
@@ -193,22 +209,25 @@ class RWKV7GenerationMixin(GenerationMixin):
     caches do not count tokens unless they hold keys.
     """
 
+    generate = takes_both_cache_names(returns_both_cache_names(GenerationMixin.generate))
+
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return True
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *args, **kwargs):
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        if type(model_kwargs.get("past_key_values")) in (DynamicCache, StaticCache):
-            model_kwargs["past_key_values"] = RWKV7Cache(self.config)
+        if type(model_kwargs.get(CACHE_NAME)) in (DynamicCache, StaticCache):
+            model_kwargs[CACHE_NAME] = RWKV7Cache(self.config)
             if generation_config.is_assistant:
-                model_kwargs["past_key_values"].activate_past_recording()
+                model_kwargs[CACHE_NAME].activate_past_recording()
 
+    @takes_both_cache_names
     def prepare_inputs_for_generation(
         self,
         input_ids,
         next_sequence_length=None,
-        past_key_values=None,
+        cache=None,
         attention_mask=None,
         inputs_embeds=None,  # named, for `generate` looks for it in this signature
         **kwargs,
@@ -218,15 +237,15 @@ class RWKV7GenerationMixin(GenerationMixin):
         Tokens that were taken back together with a wrong candidate are read again along with the next candidates; when
         they have become many, in a forward pass of their own, which no candidate can take back.
         """
-        if getattr(past_key_values, "is_recording", False):
-            unread = input_ids[:, past_key_values.get_seq_length() :]
+        if getattr(cache, "is_recording", False):
+            unread = input_ids[:, cache.get_seq_length() :]
             again = 0 if next_sequence_length is None else unread.shape[1] - next_sequence_length
             if again >= MAX_TOKENS_READ_AGAIN:
-                self(input_ids=unread[:, :again], past_key_values=past_key_values, logits_to_keep=1)
+                self(input_ids=unread[:, :again], cache=cache, logits_to_keep=1)
                 unread = unread[:, again:]
             next_sequence_length = unread.shape[1]
         return super().prepare_inputs_for_generation(
-            input_ids, next_sequence_length, past_key_values, attention_mask, inputs_embeds, **kwargs
+            input_ids, next_sequence_length, cache, attention_mask, inputs_embeds, **kwargs
         )
 
     def _assisted_decoding(
@@ -244,7 +263,7 @@ class RWKV7GenerationMixin(GenerationMixin):
         **model_kwargs,
     ):
         """Reads the prompt before any candidate, so that taking candidates back never takes back the prompt."""
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get(CACHE_NAME)
         if isinstance(cache, RWKV7Cache) and input_ids.shape[1] - 1 > cache.get_seq_length():
             prompt_kwargs = dict(model_kwargs)
             for name in ("attention_mask", "position_ids"):

@@ -39,6 +39,13 @@ from ..kernels import fused_cpu, fused_triton, time_mix_cpu
 from ..kernels.linear_cpu import linear
 from ..kernels.plain_inference import is_unwatched
 from ..kernels.wkv7 import select_backend, wkv7
+from .cache_names import (
+    CACHE_NAME,
+    RWKV7CausalLMOutputWithPast,
+    RWKV7ModelOutputWithPast,
+    returns_both_cache_names,
+    takes_both_cache_names,
+)
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss
 from .initial_state import RWKV7InitialState
@@ -168,16 +175,16 @@ class RWKV7Attention(nn.Module):
         hidden_states: torch.Tensor,
         v_first: torch.Tensor | None,
         layout: TokenLayout,
-        past_key_values: RWKV7Cache | None = None,
+        cache: RWKV7Cache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape."""
         state = None
-        if past_key_values is not None and past_key_values.has_previous_state(self.layer_idx):
-            state = past_key_values.get_recurrent_state(self.layer_idx)
+        if cache is not None and cache.has_previous_state(self.layer_idx):
+            state = cache.get_recurrent_state(self.layer_idx)
         mixes = (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g)
         fused = fused_operators(hidden_states, self.head_dim, mixes)
         initial = self.initial_token()
-        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, TIME_MIX, initial, fused)
+        previous = shift_tokens(hidden_states, layout, cache, self.layer_idx, TIME_MIX, initial, fused)
         mixed = mix_tokens(hidden_states, previous, mixes, fused)
         r, k, x_v = linear(self.r_proj, next(mixed)), linear(self.k_proj, next(mixed)), next(mixed)
         v, v_gate = linear(self.v_proj, x_v), self.v_lora(x_v) if self.layer_idx > 0 else None
@@ -187,8 +194,8 @@ class RWKV7Attention(nn.Module):
         in_one_kernel = fused is fused_cpu and self._runs_in_one_kernel(r)
         between = self._in_one_kernel if in_one_kernel else partial(self._between_matrices, fused=fused)
         y, state = self._over_sequences(between, projections, state, layout)
-        if past_key_values is not None:
-            past_key_values.update_recurrent_state(state, self.layer_idx)
+        if cache is not None:
+            cache.update_recurrent_state(state, self.layer_idx)
 
         return linear(self.o_proj, y), v_first
 
@@ -290,12 +297,12 @@ class RWKV7FeedForward(nn.Module):
         self.initial_token = RWKV7InitialState((config.hidden_size,), config.learned_initial_tokens)
 
     def forward(
-        self, hidden_states: torch.Tensor, layout: TokenLayout, past_key_values: RWKV7Cache | None = None
+        self, hidden_states: torch.Tensor, layout: TokenLayout, cache: RWKV7Cache | None = None
     ) -> torch.Tensor:
         """(batch, time, hidden) in and out."""
         fused = fused_operators(hidden_states, self.config.head_dim, (self.x_k,))
         initial = self.initial_token()
-        previous = shift_tokens(hidden_states, layout, past_key_values, self.layer_idx, CHANNEL_MIX, initial, fused)
+        previous = shift_tokens(hidden_states, layout, cache, self.layer_idx, CHANNEL_MIX, initial, fused)
         key = linear(self.key, *mix_tokens(hidden_states, previous, (self.x_k,), fused))
         return linear(self.value, fused.squared_relu(key) if fused else torch.relu(key).square())
 
@@ -316,18 +323,19 @@ class RWKV7Block(GradientCheckpointingLayer):
         self.ffn_norm = nn.LayerNorm(config.hidden_size, **norm_args)
         self.ffn = RWKV7FeedForward(config, layer_idx)
 
+    @takes_both_cache_names  # the checkpointing of gradients takes the state away under transformers' name
     def forward(
         self,
         hidden_states: torch.Tensor,
         v_first: torch.Tensor | None,
         layout: TokenLayout,
-        past_key_values: RWKV7Cache | None = None,
+        cache: RWKV7Cache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, time, hidden) in and out, with the values of layer 0 passed on."""
         hidden_states = self.pre_norm(hidden_states)
-        update, v_first = self.attn(self.attn_norm(hidden_states), v_first, layout, past_key_values)
+        update, v_first = self.attn(self.attn_norm(hidden_states), v_first, layout, cache)
         hidden_states = hidden_states + update
-        hidden_states = hidden_states + self.ffn(self.ffn_norm(hidden_states), layout, past_key_values)
+        hidden_states = hidden_states + self.ffn(self.ffn_norm(hidden_states), layout, cache)
         return hidden_states, v_first
 
 
@@ -408,7 +416,7 @@ class RWKV7PreTrainedModel(SavedWithCode, PreTrainedModel):
     input_modalities = ("text",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["RWKV7Block"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _can_record_outputs = {"hidden_states": RWKV7Block}
     _keep_in_fp32_modules_strict = ["initial_state", "initial_token"]
 
@@ -448,6 +456,7 @@ class RWKV7Model(RWKV7PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.embeddings = value
 
+    @takes_both_cache_names
     @merge_with_config_defaults
     @capture_outputs
     @auto_docstring
@@ -456,7 +465,7 @@ class RWKV7Model(RWKV7PreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -467,30 +476,31 @@ class RWKV7Model(RWKV7PreTrainedModel):
         position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
             Only says where packed sequences start: at every position 0 after the first token of a row the state is
             reset. RWKV-7 has no position embeddings.
-        past_key_values (`RWKV7Cache`, *optional*):
-            The state after the tokens seen so far.
+        cache (`RWKV7Cache`, *optional*):
+            The state after the tokens seen so far. `past_key_values` is another name of it.
         """
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if inputs_embeds is None:
-            check_token_ids(input_ids, self.embeddings.num_embeddings)
+            # Embeddings that PEFT has wrapped do not tell their number
+            check_token_ids(input_ids, getattr(self.embeddings, "num_embeddings", self.config.vocab_size))
             inputs_embeds = self.embeddings(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = RWKV7Cache(self.config)
+        if use_cache and cache is None:
+            cache = RWKV7Cache(self.config)
 
-        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
-        rows_may_begin = getattr(past_key_values, "rows_may_begin", False)
+        past_length = 0 if cache is None else cache.get_seq_length()
+        rows_may_begin = getattr(cache, "rows_may_begin", False)
         layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length, rows_may_begin)
-        if past_key_values is not None:
-            past_key_values.begin_forward()
-        hidden_states = run_layers(self.layers, inputs_embeds, layout, past_key_values)
+        if cache is not None:
+            cache.begin_forward()
+        hidden_states = run_layers(self.layers, inputs_embeds, layout, cache)
         if hidden_states is None:
             hidden_states, v_first = inputs_embeds, None
             for layer in self.layers:
-                hidden_states, v_first = layer(hidden_states, v_first, layout, past_key_values=past_key_values)
-        if past_key_values is not None:
-            past_key_values.seen_tokens += inputs_embeds.shape[1]
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+                hidden_states, v_first = layer(hidden_states, v_first, layout, **{CACHE_NAME: cache})
+        if cache is not None:
+            cache.seen_tokens += inputs_embeds.shape[1]
+        return RWKV7ModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
 
     def encode_state(
         self,
@@ -512,7 +522,7 @@ class RWKV7Model(RWKV7PreTrainedModel):
                 Embeddings in place of ids.
         """
         cache = RWKV7Cache(self.config)
-        self(input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, past_key_values=cache)
+        self(input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, cache=cache)
         layers = range(self.config.num_hidden_layers)
 
         def last_tokens(state_idx: int) -> torch.Tensor:
@@ -555,6 +565,7 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.embeddings = value
 
+    @takes_both_cache_names
     @can_return_tuple
     @auto_docstring
     def forward(
@@ -562,7 +573,7 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
@@ -573,6 +584,8 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
+        cache (`RWKV7Cache`, *optional*):
+            The state after the tokens seen so far. `past_key_values` is another name of it.
         loss_weights (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
             What the cross-entropy of each label is multiplied by before all are summed. There are no logits then.
         loss_chunk_size (`int`, *optional*):
@@ -594,7 +607,7 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -608,16 +621,13 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
             logits = linear(self.lm_head, slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         if labels is not None and loss is None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
+        return RWKV7CausalLMOutputWithPast(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, **{CACHE_NAME: outputs.cache}
         )
 
 
 class RWKV7ForSequenceClassification(GenericForSequenceClassification, RWKV7PreTrainedModel):
-    pass
+    forward = takes_both_cache_names(returns_both_cache_names(GenericForSequenceClassification.forward))
 
 
 __all__ = ["RWKV7ForCausalLM", "RWKV7ForSequenceClassification", "RWKV7Model", "RWKV7PreTrainedModel"]

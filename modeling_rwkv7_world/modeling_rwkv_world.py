@@ -33,6 +33,7 @@ from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.feature_lengths import audio_frame_length, convolution_length
 from ..configuration.source_code import SavedWithCode
 from ..kernels.linear_cpu import linear
+from .cache_names import CACHE_NAME, BothCacheNames, takes_both_cache_names
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss
 from .encoders import build_audio_tower, encode_clips, encode_pictures
@@ -42,9 +43,9 @@ from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, pool_patches
 
 @auto_docstring(custom_intro="Outputs of the composite without its head.")
 @dataclass
-class RWKVWorldModelOutputWithPast(BaseModelOutputWithPast):
+class RWKVWorldModelOutputWithPast(BothCacheNames, BaseModelOutputWithPast):
     r"""
-    past_key_values (`RWKV7Cache`, *optional*):
+    cache (`RWKV7Cache`, *optional*):
         The state after the tokens seen so far.
     image_hidden_states (`torch.FloatTensor` of shape `(num_image_tokens, hidden_size)`, *optional*):
         Projected image features, in the order of their placeholders.
@@ -58,13 +59,13 @@ class RWKVWorldModelOutputWithPast(BaseModelOutputWithPast):
 
 @auto_docstring(custom_intro="Outputs of the composite with its head.")
 @dataclass
-class RWKVWorldCausalLMOutputWithPast(CausalLMOutputWithPast):
+class RWKVWorldCausalLMOutputWithPast(BothCacheNames, CausalLMOutputWithPast):
     r"""
     loss (`torch.FloatTensor` of shape `(1,)`, *optional*, returned when `labels` is provided):
         Next-token loss.
     logits (`torch.FloatTensor` of shape `(batch_size, sequence_length, vocab_size)`):
         Scores of every token before the softmax.
-    past_key_values (`RWKV7Cache`, *optional*):
+    cache (`RWKV7Cache`, *optional*):
         The state after the tokens seen so far.
     image_hidden_states (`torch.FloatTensor` of shape `(num_image_tokens, hidden_size)`, *optional*):
         Projected image features, in the order of their placeholders.
@@ -83,7 +84,7 @@ class RWKVWorldPreTrainedModel(SavedWithCode, PreTrainedModel):
     input_modalities = ("image", "audio", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["RWKV7Block"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     # What the encoders support; the language model has no attention
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -235,18 +236,19 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             if output is not None
         }
 
-    def _left_padding(self, inputs_embeds, attention_mask, past_key_values) -> int:
+    def _left_padding(self, inputs_embeds, attention_mask, cache) -> int:
         """Embeddings that `left_padding_multiple` wants in front of a whole row."""
         # As in `generate`, which passes a mask for every kind of layer
         mask = attention_mask["linear_attention"] if isinstance(attention_mask, dict) else attention_mask
         has_padding = mask is not None and not bool(mask.all())
-        if inputs_embeds.shape[0] != 1 or past_key_values is not None or has_padding:
+        if inputs_embeds.shape[0] != 1 or cache is not None or has_padding:
             raise ValueError(
                 "left_padding_multiple wants one whole row without padding at a time: pass use_cache=False, and rows "
                 "one by one."
             )
         return -inputs_embeds.shape[1] % self.config.left_padding_multiple
 
+    @takes_both_cache_names
     @can_return_tuple
     @auto_docstring
     def forward(
@@ -257,7 +259,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -265,6 +267,8 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         r"""
         input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding in `input_features`.
+        cache (`RWKV7Cache`, *optional*):
+            The state after the tokens seen so far. `past_key_values` is another name of it.
         mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
             Results of `get_image_features` and `get_audio_features` under "image" and "audio", in place of raw inputs.
         """
@@ -283,7 +287,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         padding = 0
         # CODEPATH: only for comparisons with VisualRWKV's evaluation
         if self.config.left_padding_multiple is not None:
-            padding = self._left_padding(inputs_embeds, attention_mask, past_key_values)
+            padding = self._left_padding(inputs_embeds, attention_mask, cache)
             end = self.get_input_embeddings().weight[self.config.text_config.eos_token_id]
             inputs_embeds = torch.cat([end.expand(1, padding, -1), inputs_embeds], dim=1)
             attention_mask = position_ids = None
@@ -291,16 +295,16 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
         return RWKVWorldModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state[:, padding:],
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             image_hidden_states=encoded.get("image"),
             audio_hidden_states=encoded.get("audio"),
+            **{CACHE_NAME: outputs.cache},
         )
 
 
@@ -373,6 +377,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             expanded[modality] = BaseModelOutputWithPooling(output.last_hidden_state, pooler_output=rows)
         return expanded
 
+    @takes_both_cache_names
     @can_return_tuple
     @auto_docstring
     def forward(
@@ -383,7 +388,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -396,6 +401,8 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         r"""
         input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding in `input_features`.
+        cache (`RWKV7Cache`, *optional*):
+            The state after the tokens seen so far. `past_key_values` is another name of it.
         mm_encoder_outputs (`dict[str, BaseModelOutputWithPooling]`, *optional*):
             Results of `get_image_features` and `get_audio_features` under "image" and "audio", in place of raw inputs.
         loss_weights (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
@@ -430,7 +437,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             input_features_mask=input_features_mask,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
@@ -449,10 +456,10 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         return RWKVWorldCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             image_hidden_states=outputs.image_hidden_states,
             audio_hidden_states=outputs.audio_hidden_states,
+            **{CACHE_NAME: outputs.cache},
         )
 
 

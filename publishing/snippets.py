@@ -71,7 +71,7 @@ from transformers import {auto_class}, AutoTokenizer
 model = {auto_class}.from_pretrained("{base}")
 state = {function}({file}, model)
 tokenizer = AutoTokenizer.from_pretrained("{base}")
-output = model.generate(**tokenizer("Hello!", return_tensors="pt"), past_key_values=state, max_new_tokens=20)
+output = model.generate(**tokenizer("Hello!", return_tensors="pt"), cache=state, max_new_tokens=20)
 print(tokenizer.decode(output[0]))
 """
 

@@ -35,7 +35,7 @@ def touch_unused(model: nn.Module, args: tuple, kwargs: dict, outputs, in_bucket
     if model.training and torch.is_grad_enabled() and outputs.get("loss") is not None:
         media = () if in_buckets else kwargs
         unused = {name for needed, names in MODULES_OF_INPUT.items() if needed not in media for name in names}
-        if kwargs.get("past_key_values") is not None:
+        if kwargs.get("cache") is not None or kwargs.get("past_key_values") is not None:
             unused.update(STARTS)  # a chunk that continues another does not start from them
         outputs["loss"] = outputs["loss"] + _zero_of(model, unused)
     return outputs

@@ -187,7 +187,7 @@ class RWKVTrainer(CheckpointTrainer):
         accelerator = self.accelerator
 
         def chunk_loss(chunk: dict, cache: RWKV7Cache) -> torch.Tensor:
-            return self._share(model(**chunk, past_key_values=cache)["loss"])
+            return self._share(model(**chunk, cache=cache)["loss"])
 
         return ChunkRunner(
             self.model.config,
