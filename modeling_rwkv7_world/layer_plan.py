@@ -15,13 +15,14 @@
 
 Such a kernel reads the weights where they lie. What it knows of a model is therefore a snapshot, `LayerPlan`, and
 before every call the model is compared with it: a hook, a replaced layer, a moved weight, and the layers run as ever.
+A snapshot holds the dictionaries of the modules, but neither modules nor weights.
 """
 
 import ctypes
 import itertools
 import operator
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -35,6 +36,8 @@ from .quantized_linear import QuantizedLinear
 
 
 _LOW_RANKS = {"w_lora": nn.Tanh, "a_lora": nn.Identity, "v_lora": nn.Identity, "g_lora": nn.Sigmoid}
+# Numbers of modules that the kernels are told
+_SETTINGS = ("eps", "num_groups", "normalized_shape", "head_dim", "layer_idx")
 
 _plans: "weakref.WeakKeyDictionary[nn.ModuleList, LayerPlan]" = weakref.WeakKeyDictionary()
 
@@ -46,10 +49,10 @@ def plan_of(layers: nn.ModuleList) -> "LayerPlan | None":
     """
     plan = _plans.get(layers)
     if plan is None or not plan.still_holds(layers):
+        _plans.pop(layers, None)
         try:
             plan = LayerPlan(layers)
         except _Unsuitable:
-            _plans.pop(layers, None)
             return None
         _plans[layers] = plan
     return plan
@@ -70,37 +73,34 @@ class LayerPlan:
         parts = [part for index, block in enumerate(layers) for part in _plain_parts(block, index)]
         if not parts:
             raise _Unsuitable
-        self.blocks = list(layers)
+        self.blocks = _ids(layers)
         self.module_dicts = [module.__dict__ for module in parts]
         self.child_dicts = [state["_modules"] for state in self.module_dicts if state["_modules"]]
-        self.children = _values(self.child_dicts)
+        self.children = _ids(_values(self.child_dicts))
         self.parameter_dicts = [state["_parameters"] for state in self.module_dicts if state["_parameters"]]
         self.parameter_dicts += [state["_buffers"] for state in self.module_dicts if state["_buffers"]]  # quantised
-        self.parameters = _values(self.parameter_dicts)
-        self.tensors = [p for p in self.parameters if p is not None]
-        self.dtype = self.tensors[0].dtype
-        self.memory = self._memory()
+        self.setting_places = [(state, name) for state in self.module_dicts for name in _SETTINGS if name in state]
+        parameters = _values(self.parameter_dicts)
+        self.parameters = _ids(parameters)
+        tensors = [parameter for parameter in parameters if parameter is not None]
+        self.dtype = tensors[0].dtype
+        self.memory, self.settings = _memory(parameters), _settings(self.setting_places)
         self.model = _model(layers, self.dtype)
+        self.watched = _forget_when_one_dies([*layers, *parts, *tensors], layers)
 
     def still_holds(self, layers: nn.ModuleList) -> bool:
-        """Whether no module, hook or weight has changed since. Runs before every token, so written for speed."""
+        """Whether no module, hook, setting or weight has changed since. Runs before every token, so it must be fast."""
         hooked = map(operator.itemgetter("_forward_hooks", "_forward_pre_hooks", "training"), self.module_dicts)
+        parameters = _values(self.parameter_dicts)
         return (
-            list(layers._modules.values()) == self.blocks
+            _ids(layers._modules.values()) == self.blocks
             and not any(itertools.chain.from_iterable(hooked))
             and not any(map(operator.contains, self.module_dicts, itertools.repeat("forward")))
             and not any(map(operator.contains, self.module_dicts, itertools.repeat("_compiled_call_impl")))
-            and _are_same(_values(self.child_dicts), self.children)
-            and _are_same(_values(self.parameter_dicts), self.parameters)
-            and self._memory() == self.memory
-        )
-
-    def _memory(self) -> tuple[list, ...]:
-        """Changes when a weight gets other memory, as `model.to(...)` gives it."""
-        return (
-            list(map(torch.Tensor.data_ptr, self.tensors)),
-            list(map(torch.Tensor.numel, self.tensors)),
-            [tensor.dtype for tensor in self.tensors],
+            and _ids(_values(self.child_dicts)) == self.children
+            and _ids(parameters) == self.parameters
+            and _memory(parameters) == self.memory
+            and _settings(self.setting_places) == self.settings
         )
 
     def state_shapes(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -113,8 +113,37 @@ def _values(dicts: list[dict]) -> list:
     return list(itertools.chain.from_iterable(map(dict.values, dicts)))
 
 
-def _are_same(these: list, those: list) -> bool:
-    return len(these) == len(those) and all(map(operator.is_, these, those))
+def _ids(objects: Iterable) -> list[int]:
+    return list(map(id, objects))
+
+
+def _memory(parameters: list[torch.Tensor | None]) -> tuple[list, ...]:
+    """Changes when a weight gets other memory, as `model.to(...)` gives it, or is laid out in it another way."""
+    tensors = [parameter for parameter in parameters if parameter is not None]
+    return (
+        list(map(torch.Tensor.data_ptr, tensors)),
+        list(map(torch.Tensor.numel, tensors)),
+        list(map(torch.Tensor.stride, tensors)),
+        [tensor.dtype for tensor in tensors],
+    )
+
+
+def _settings(places: list[tuple[dict, str]]) -> list:
+    return [state.get(name) for state, name in places]
+
+
+def _forget_when_one_dies(objects: Iterable, layers: nn.ModuleList) -> list[weakref.ref]:
+    """Drops the plan of `layers` with the first of the objects, so that a plan keeps no replaced layer in memory.
+
+    This is also why objects can be compared by their ids: while there is a plan, none of its objects is gone.
+    """
+    layers_ref = weakref.ref(layers)
+
+    def forget(_) -> None:
+        if (owner := layers_ref()) is not None:
+            _plans.pop(owner, None)
+
+    return [weakref.ref(each, forget) for each in objects]
 
 
 def _plain_parts(block: nn.Module, index: int) -> list[nn.Module]:

@@ -37,8 +37,8 @@ def run_layers(
     """The output of all layers, or `None` if they have to run one by one.
 
     They have to with padding or packing, in training, under anything that traces or transforms, on another device than
-    the CPU, for few rows that are not one token each, and if any module of a layer is wrapped, hooked or not of its
-    own class.
+    the CPU, for few rows that are not one token each, if any module of a layer is wrapped, hooked or not of its own
+    class, and if another backend of the recurrence was asked for.
 
     Args:
         layers: The layers of an `RWKV7Model`.
@@ -77,7 +77,7 @@ def _prefill(layers, hidden_states, cache) -> torch.Tensor | None:
     if prefill_cpu.why_not_built() is not None:
         return None
     plan = _fitting_plan(layers, hidden_states)
-    if plan is None or plan.model.quantized or _backend(hidden_states, plan) != "cpu":
+    if plan is None or plan.model.quantized:
         return None
     is_first = cache is None or not cache.has_previous_state(0)
     if is_first:
@@ -96,12 +96,10 @@ def _prefill(layers, hidden_states, cache) -> torch.Tensor | None:
 
 def _fitting_plan(layers, hidden_states) -> LayerPlan | None:
     plan = plan_of(layers)
-    fits = plan and hidden_states.dtype == plan.dtype and hidden_states.shape[-1] == plan.model.hidden
-    return plan if fits else None
-
-
-def _backend(hidden_states, plan: LayerPlan) -> str:
-    return select_backend(inputs=hidden_states.unflatten(-1, (-1, plan.model.head_dim)))
+    if plan is None or hidden_states.dtype != plan.dtype or hidden_states.shape[-1] != plan.model.hidden:
+        return None
+    backend = select_backend(inputs=hidden_states.unflatten(-1, (-1, plan.model.head_dim)))
+    return plan if backend == "cpu" else None
 
 
 def _states_of(cache: RWKV7Cache, plan: LayerPlan, num_layers: int, batch: int) -> States | None:

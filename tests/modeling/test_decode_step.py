@@ -297,10 +297,30 @@ def to_half(model):
     model.to(torch.bfloat16)
 
 
+def change_the_head_norms(model):
+    for layer in model.model.layers:
+        layer.attn.g_norm.eps = 0.3
+
+
+def change_the_norms(model):
+    for layer in model.model.layers:
+        layer.attn_norm.eps = layer.ffn_norm.eps = 0.3
+
+
 @pytest.mark.parametrize(
-    "change", [change_in_place, replace_a_parameter, swap_the_data, replace_a_layer, drop_a_layer, to_half]
+    "change",
+    [
+        change_in_place,
+        replace_a_parameter,
+        swap_the_data,
+        replace_a_layer,
+        drop_a_layer,
+        to_half,
+        change_the_head_norms,
+        change_the_norms,
+    ],
 )
-def test_new_weights_are_used(change, taken, layer_by_layer):
+def test_new_weights_and_settings_are_used(change, taken, layer_by_layer):
     model, ids = tiny_model(), random_ids(2, PROMPT + STEPS)
     old = decode(model, ids)
     change(model)
@@ -308,6 +328,60 @@ def test_new_weights_are_used(change, taken, layer_by_layer):
     assert taken[-1]
     assert_agree(actual, layer_by_layer(decode, model, ids), TOLERANCES[model.dtype])
     assert not torch.allclose(actual["logits"].float(), old["logits"], rtol=1e-3)
+
+
+def transpose_the_data(model):
+    weight = model.model.layers[1].attn.o_proj.weight
+    weight.data = weight.data.t()  # the same memory
+
+
+def change_one_norm(model):
+    model.model.layers[1].attn.g_norm.eps = 0.3  # the kernel takes one epsilon for all layers
+
+
+@pytest.mark.parametrize("change", [transpose_the_data, change_one_norm])
+def test_what_the_kernel_cannot_take_is_left_to_the_layers(change, taken, layer_by_layer):
+    model, ids = tiny_model(), random_ids(2, PROMPT + STEPS)
+    old = decode(model, ids)
+    change(model)
+    actual = decode(model, ids)
+    assert not taken[-1]
+    assert_agree(actual, layer_by_layer(decode, model, ids), 0)
+    assert not torch.allclose(actual["logits"], old["logits"], rtol=1e-3)
+
+
+def replace_a_low_rank_map(model):
+    model.model.layers[1].attn.g_lora = tiny_model(seed=5).model.layers[1].attn.g_lora
+
+
+@pytest.mark.parametrize("change", [replace_a_layer, replace_a_parameter, replace_a_low_rank_map])
+def test_what_was_replaced_leaves_memory_at_once(change):
+    model, ids = tiny_model(), random_ids(1, PROMPT + STEPS)
+    decode(model, ids)
+    weights = [weakref.ref(weight) for weight in model.model.layers.parameters()]
+    change(model)
+    still_there = {id(weight) for weight in model.model.layers.parameters()}
+    assert {id(ref()) for ref in weights if ref() is not None} <= still_there
+    assert any(ref() is None for ref in weights)
+
+
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_another_backend_decodes_where_it_is_asked_for(backend, taken, monkeypatch):
+    model, ids = tiny_model(), random_ids(2, PROMPT + STEPS)
+    expected = decode(model, ids)
+    monkeypatch.setenv("RWKV7_BACKEND", backend)
+    taken.clear()
+    assert_agree(decode(model, ids), expected, TOLERANCES[torch.float32])
+    assert not any(taken)
+
+
+def test_a_backend_that_there_is_not_is_refused_while_decoding(monkeypatch):
+    model, ids = tiny_model(), random_ids(1, PROMPT + 1)
+    with torch.no_grad():
+        cache = model(ids[:, :PROMPT], use_cache=True).cache
+        monkeypatch.setenv("RWKV7_BACKEND", "nonsense")
+        with pytest.raises(ValueError, match="Unknown wkv7 backend 'nonsense'"):
+            model(ids[:, PROMPT:], cache=cache)
 
 
 def quantised_in_place(layer):
