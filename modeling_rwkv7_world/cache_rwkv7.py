@@ -244,9 +244,16 @@ class RWKV7GenerationMixin(GenerationMixin):
                 self(input_ids=unread[:, :again], cache=cache, logits_to_keep=1)
                 unread = unread[:, again:]
             next_sequence_length = unread.shape[1]
-        return super().prepare_inputs_for_generation(
+        inputs = super().prepare_inputs_for_generation(
             input_ids, next_sequence_length, cache, attention_mask, inputs_embeds, **kwargs
         )
+        mask = inputs.get("attention_mask")
+        if isinstance(mask, dict):
+            inputs["attention_mask"] = mask["linear_attention"]
+        if "prepare_inputs_for_generation" in self.__dict__ and CACHE_NAME in inputs:
+            # PEFT has wrapped this method to put learned tokens in front, unless it finds a state under the older name
+            inputs["past_key_values"] = inputs.pop(CACHE_NAME)
+        return inputs
 
     def _assisted_decoding(
         self,

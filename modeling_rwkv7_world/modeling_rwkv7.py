@@ -218,7 +218,8 @@ class RWKV7Attention(nn.Module):
         """What `time_mix` of `kernels/time_mix_cpu.py` describes, around `wkv7` of any backend."""
         log_decay = LOG_DECAY_SCALE * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
         a = a.sigmoid()
-        v = v if v_gate is None else torch.lerp(v, v_first, v_gate.sigmoid())
+        if v_gate is not None:  # adapters may give each of the three in another dtype
+            v = torch.lerp(v, v_first.to(v.dtype), v_gate.sigmoid().to(v.dtype))
         r, log_decay, v = (self._heads(x) for x in (r, log_decay, v))
         k, removal, replacement = self._prepare_keys(k, a, fused)
         layout = {"initial_state": initial_state, "mask": mask, "cu_seqlens": cu_seqlens}
@@ -230,7 +231,9 @@ class RWKV7Attention(nn.Module):
         if fused is fused_triton:
             keys = fused_triton.prepare_keys(k, a, self.k_k, self.k_a, self.head_dim)
             return tuple(self._heads(x) for x in keys)
-        kk = F.normalize(self._heads(k * self.k_k), dim=-1)  # from the key before it is scaled
+        kk = self._heads(k * self.k_k)  # from the key before it is scaled
+        # In float32 at least: float16 has no room for the epsilon that keeps a key of zeros from becoming NaN
+        kk = F.normalize(kk.to(torch.promote_types(kk.dtype, torch.float32)), dim=-1).to(kk.dtype)
         return self._heads(k * (1 + (a - 1) * self.k_a)), -kk, kk * self._heads(a)
 
     def _gated_output(self, y, r, k, v, g, fused: ModuleType | None):
@@ -485,6 +488,11 @@ class RWKV7Model(RWKV7PreTrainedModel):
             # Embeddings that PEFT has wrapped do not tell their number
             check_token_ids(input_ids, getattr(self.embeddings, "num_embeddings", self.config.vocab_size))
             inputs_embeds = self.embeddings(input_ids)
+        if cache is not None and not hasattr(cache, "begin_forward"):  # by name: saved code has a class of its own
+            raise ValueError(
+                f"RWKV-7 continues the state in an RWKV7Cache, got a {type(cache).__name__}: it has no keys and values, "
+                "so neither prefix tuning nor caches of attention work with it. State tuning learns a prefix of it."
+            )
         if use_cache and cache is None:
             cache = RWKV7Cache(self.config)
 
