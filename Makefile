@@ -13,6 +13,13 @@ BARE-test := lmms-eval ms-vlmeval
 # Libraries that transformers and PEFT would import wherever they found them: in a folder apart
 APART-test := bitsandbytes timm torchao
 
+# The oldest release that setup.cfg declares, and what is tried with it: what transformers changes from one to the next
+OLDEST-transformers := 5.23.0
+OLDEST_VENV := $(VENV)-oldest
+CONTRACTS := $(addprefix tests/,test_versions.py test_saved_code.py test_state.py adapters/test_peft_methods.py \
+	modeling/test_cache_names.py modeling/test_text_contracts.py modeling/test_text_generation.py \
+	modeling/test_composite.py processing/test_processor.py training/test_trainer.py)
+
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 TINY_WORLD := examples/tiny_world
@@ -20,11 +27,12 @@ TINY_WORLD_DATA := build/tiny_world/data
 TINY_WORLD_RUN := build/tiny_world/run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint tiny-world env-test
+.PHONY: help demo test test-oldest lint tiny-world env-test
 
 help:
 	@echo "make demo        show the shipped example model pictures and clips, and what it answers"
 	@echo "make test        run the tests"
+	@echo "make test-oldest run some of them with the oldest transformers that the package declares"
 	@echo "make lint        run ruff and the model linter"
 	@echo "make tiny-world  make the example's data and train its model from nothing"
 	@echo
@@ -37,6 +45,9 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	$(RUN) -m pytest $(ARGS)
+
+test-oldest: $(OLDEST_VENV)/.installed
+	$(OLDEST_VENV)/bin/python -m pytest $(CONTRACTS) $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
@@ -56,7 +67,7 @@ env-test: $(VENV)/.installed-test
 
 # A python3 without `ensurepip` (Debian's, without python3-venv) still has pip, which can install itself elsewhere.
 $(VENV)/.created:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "transformers 5.23 needs Python 3.11 or newer: \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "transformers needs Python 3.11 or newer: \
 	make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv --clear $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		$(PYTHON) -m pip --python $(RUN) install pip; }
@@ -70,4 +81,13 @@ $(VENV)/.installed-%: $(VENV)/.torch setup.cfg pyproject.toml
 	$(PIP) install -c constraints.txt -e ".[$*]"
 	$(if $(BARE-$*),$(PIP) install --no-deps -c constraints.txt $(BARE-$*))
 	$(if $(APART-$*),$(PIP) install --no-deps -c constraints.txt --target $(VENV)/apart --upgrade $(APART-$*))
+	@touch $@
+
+# Everything but transformers comes from $(VENV), which stands behind this environment on the path
+$(OLDEST_VENV)/.installed: $(VENV)/.installed-test
+	$(RUN) -m venv --clear --without-pip $(OLDEST_VENV)
+	packages=$$($(OLDEST_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+		$(RUN) -c 'import sysconfig; print(f"import site; site.addsitedir({sysconfig.get_path("purelib")!r})")' \
+			> $$packages/behind.pth && \
+		$(PIP) install --no-deps --target $$packages transformers==$(OLDEST-transformers)
 	@touch $@

@@ -20,7 +20,10 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import auto_docstring, logging
 
 from .source_code import WritesItsCode
+from .tested_versions import warn_of_untested_transformers
 
+
+warn_of_untested_transformers()  # here, since every model and all saved code imports this
 
 logger = logging.get_logger(__name__)
 

@@ -74,14 +74,6 @@ def takes_both_cache_names(function: Callable) -> Callable:
     return renamed
 
 
-def _get_cache(output) -> Any:
-    return getattr(output, CACHE_NAME)
-
-
-def _set_cache(output, cache: Any) -> None:
-    setattr(output, CACHE_NAME, cache)
-
-
 class BothCacheNames:
     """To stand before a `ModelOutput` among the bases of a class: its state is read under both names."""
 
@@ -95,8 +87,11 @@ class BothCacheNames:
         """The value of a field, or `default` if there is none."""
         return super().get(CACHE_NAME if key == OTHER_CACHE_NAME else key, default)
 
+    def __setattr__(self, name, value) -> None:
+        super().__setattr__(CACHE_NAME if name == OTHER_CACHE_NAME else name, value)
 
-setattr(BothCacheNames, OTHER_CACHE_NAME, property(_get_cache, _set_cache))
+
+setattr(BothCacheNames, OTHER_CACHE_NAME, property(lambda output: getattr(output, CACHE_NAME)))
 
 
 class RWKV7ModelOutputWithPast(BothCacheNames, BaseModelOutputWithPast):

@@ -89,7 +89,7 @@ class LayerPlan:
         self.watched = _forget_when_one_dies([*layers, *parts, *tensors], layers)
 
     def still_holds(self, layers: nn.ModuleList) -> bool:
-        """Whether no module, hook, setting or weight has changed since. Runs before every token, so it must be fast."""
+        """Whether no module, hook, setting or weight has changed since. Runs before every token: keep it fast."""
         hooked = map(operator.itemgetter("_forward_hooks", "_forward_pre_hooks", "training"), self.module_dicts)
         parameters = _values(self.parameter_dicts)
         return (

@@ -490,8 +490,8 @@ class RWKV7Model(RWKV7PreTrainedModel):
             inputs_embeds = self.embeddings(input_ids)
         if cache is not None and not hasattr(cache, "begin_forward"):  # by name: saved code has a class of its own
             raise ValueError(
-                f"RWKV-7 continues the state in an RWKV7Cache, got a {type(cache).__name__}: it has no keys and values, "
-                "so neither prefix tuning nor caches of attention work with it. State tuning learns a prefix of it."
+                f"RWKV-7 continues the state in an RWKV7Cache, got a {type(cache).__name__}: it has no keys and "
+                "values, so neither prefix tuning nor caches of attention work with it. State tuning does."
             )
         if use_cache and cache is None:
             cache = RWKV7Cache(self.config)

@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What PEFT runs on Llama it runs on RWKV-7: trains, answers, generates, merges, is saved and loaded, in any precision.
+"""What PEFT runs on Llama it runs on RWKV-7: trains, answers, generates, merges, saves and loads, in any precision.
 
 `docs/PEFT.md` has the table of all methods.
 """
@@ -85,7 +85,9 @@ def test_a_method_trains_answers_merges_and_is_loaded_again(method, precision, t
 
 
 class TestEmbeddings:
-    @pytest.mark.parametrize("options", [{"target_modules": ["embeddings", "lm_head"]}, {"trainable_token_indices": [3]}])
+    @pytest.mark.parametrize(
+        "options", [{"target_modules": ["embeddings", "lm_head"]}, {"trainable_token_indices": [3]}]
+    )
     def test_adapters_on_them_train_and_generate(self, options):
         options = {"target_modules": ["r_proj"]} | options
         model = peft.get_peft_model(tiny_model(), peft.LoraConfig(task_type="CAUSAL_LM", r=2, **options))
