@@ -116,6 +116,7 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
     attribute_map = {"num_attention_heads": "num_heads"}
     # The recurrence and its per-channel parameters stay whole on every device; the matrices around it are shared out
     base_model_tp_plan = {
+        "embeddings": "embedding_rowwise",  # as the head, which may be tied to them
         "layers.*.attn.r_proj": "colwise_gather_output",
         "layers.*.attn.k_proj": "colwise_gather_output",
         "layers.*.attn.v_proj": "colwise_gather_output",

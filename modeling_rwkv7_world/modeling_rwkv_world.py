@@ -316,6 +316,8 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
 # trf-ignore: TRF015 (the configuration stands in the folder configuration/)
 class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7GenerationMixin):
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embeddings.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
 
     def __init__(self, config: RWKVWorldConfig):
         super().__init__(config)

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.export import Dim, export
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, AutoModelForSequenceClassification
 
+from helpers.composites import tiny_composite
 from helpers.text_models import VOCAB_SIZE, random_ids, tiny_config, tiny_model
 from rwkv7_world import RWKV7ForCausalLM, RWKV7ForSequenceClassification
 
@@ -164,16 +165,31 @@ def join_group(rank: int, port: str) -> None:
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
 
 
-def check_tensor_parallel(rank: int, port: str, folder) -> None:
+def check_tensor_parallel(rank: int, port: str, *folders) -> None:
     join_group(rank, port)
-    whole = RWKV7ForCausalLM.from_pretrained(folder)
-    shared = RWKV7ForCausalLM.from_pretrained(folder, tp_plan="auto")
-    key = shared.model.layers[0].ffn.key.weight.to_local()
-    assert key.shape[0] * 2 == whole.model.layers[0].ffn.key.weight.shape[0]
+    for folder in folders:
+        check_shared_matrices(folder)
+
+
+def check_shared_matrices(folder) -> None:
+    is_composite = AutoConfig.from_pretrained(folder).model_type == "rwkv_world"
+    auto_class = AutoModelForMultimodalLM if is_composite else AutoModelForCausalLM
+    whole = auto_class.from_pretrained(folder)
+    shared = auto_class.from_pretrained(folder, tp_plan="auto")
+    key, whole_key = (model.get_decoder().layers[0].ffn.key.weight for model in (shared, whole))
+    assert key.to_local().shape[0] * 2 == whole_key.shape[0]
     ids = random_ids(2, 7)
     with torch.no_grad():
         torch.testing.assert_close(shared(ids).logits, whole(ids).logits, atol=1e-5, rtol=1e-4)
     assert torch.equal(shared.generate(ids, max_new_tokens=5), whole.generate(ids, max_new_tokens=5))
+    losses = [model(ids, labels=ids).loss for model in (shared, whole)]
+    torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
+    for loss in losses:
+        loss.backward()
+    for name in ("embeddings.weight", "layers.0.ffn.value.weight", "layers.1.attn.r_proj.weight", "norm.weight"):
+        gradients = [model.get_decoder().get_parameter(name).grad for model in (shared, whole)]
+        gradients = [x.full_tensor() if hasattr(x, "full_tensor") else x for x in gradients]
+        torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-3)
 
 
 def check_pipeline_parallel(rank: int, port: str, folder) -> None:
@@ -201,7 +217,16 @@ def check_pipeline_parallel(rank: int, port: str, folder) -> None:
         assert torch.equal(logits, one_by_one.logits)
 
 
-@pytest.mark.parametrize("check", [check_tensor_parallel, check_pipeline_parallel])
-def test_two_processes_share_a_model(model, tmp_path, check):
+def test_two_processes_share_the_matrices_of_a_model(tmp_path):
+    """Heads tied and not, vocabularies that two divides and not, text models and composites."""
+    for tied in (True, False):
+        for vocab_size in (37, 38):
+            changes = {"tie_word_embeddings": tied, "vocab_size": vocab_size}
+            tiny_model(**changes).save_pretrained(tmp_path / f"{tied} {vocab_size}")
+        tiny_composite("siglip", tie_word_embeddings=tied).save_pretrained(tmp_path / f"{tied} composite")
+    in_two_processes(check_tensor_parallel, *tmp_path.iterdir())
+
+
+def test_two_processes_are_stages_of_a_model(model, tmp_path):
     model.save_pretrained(tmp_path)
-    in_two_processes(check, tmp_path)
+    in_two_processes(check_pipeline_parallel, tmp_path)
