@@ -13,10 +13,13 @@
 # limitations under the License.
 """The encoders of the composite behind one call each: pictures or clips in, features out, some of them at a time."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from transformers import AutoModel
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
@@ -34,24 +37,44 @@ def build_audio_tower(config: PreTrainedConfig) -> nn.Module:
 
 def encode_pictures(
     tower: nn.Module, pixel_values: torch.Tensor, layer: int | None, **kwargs
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Last hidden state and features of every picture, some at a time, so that a long video takes no more memory.
+) -> tuple[BaseModelOutput, torch.Tensor]:
+    """Outputs and features of every picture, some at a time, so that a long video takes no more memory.
 
     Args:
         tower: A vision encoder of transformers.
         pixel_values: (pictures, ...), as it takes them.
         layer: Index of the hidden states that are the features; the last hidden state if `None`.
-        kwargs: Of the encoder.
+        kwargs: Of the encoder, as `output_hidden_states` and `output_attentions`.
 
     Returns:
-        Twice (pictures, features, channels).
+        The encoder's outputs of all pictures, and (pictures, features, channels).
     """
-    last, features = [], []
+    wanted = kwargs.pop("output_hidden_states", None)
+    wanted = tower.config.output_hidden_states if wanted is None else wanted
+    outputs, features = [], []
     for some in pixel_values.split(_pictures_at_a_time(tower)):
-        outputs = tower(some, output_hidden_states=layer is not None, return_dict=True, **kwargs)
-        last.append(outputs.last_hidden_state)
-        features.append(outputs.last_hidden_state if layer is None else outputs.hidden_states[layer])
-    return torch.cat(last), torch.cat(features)
+        output = tower(some, output_hidden_states=wanted or layer is not None, return_dict=True, **kwargs)
+        features.append(output.last_hidden_state if layer is None else output.hidden_states[layer])
+        outputs.append(output)
+        if not wanted:
+            output.hidden_states = None
+    return join_outputs(outputs, torch.cat), torch.cat(features)
+
+
+def join_outputs(
+    outputs: list[BaseModelOutput], join: Callable[[list[torch.Tensor]], torch.Tensor]
+) -> BaseModelOutput:
+    """One output of an encoder's outputs on some of the rows each, which `join` puts together tensor by tensor."""
+
+    def of_all_layers(name: str) -> tuple[torch.Tensor, ...] | None:
+        values = [getattr(output, name, None) for output in outputs]
+        return None if values[0] is None else tuple(join(list(same)) for same in zip(*values, strict=True))
+
+    return BaseModelOutput(
+        last_hidden_state=join([output.last_hidden_state for output in outputs]),
+        hidden_states=of_all_layers("hidden_states"),
+        attentions=of_all_layers("attentions"),
+    )
 
 
 def calls_for_pictures(tower: nn.Module, pixel_values: torch.Tensor) -> int:
@@ -63,22 +86,35 @@ def _pictures_at_a_time(tower: nn.Module) -> int:
     return getattr(tower, "pictures_at_a_time", PICTURES_AT_A_TIME)
 
 
-def encode_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Frames of every clip, a few minutes of sound at a time, so that hours take no more memory.
+def encode_clips(
+    tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None, **kwargs
+) -> BaseModelOutput:
+    """Outputs of every clip, a few minutes of sound at a time, so that hours take no more memory.
 
     Args:
         tower: What [`build_audio_tower`] made.
         input_features: (clips, mels, frames) for Whisper, (clips, samples) for waveform encoders.
         mask: (clips, frames or samples), 0 for padding.
+        kwargs: Of the encoder, as `output_hidden_states` and `output_attentions`.
 
     Returns:
-        (clips, frames, encoder hidden); frames of padding hold anything.
+        The encoder's outputs, (clips, frames, encoder hidden); frames of padding hold anything.
     """
     parts = _parts_of_clips(input_features, mask)
-    if len(parts) == 1:
-        return _encode(tower, *parts[0])
-    frames = [_encode(tower, *part) for part in parts]
-    return nn.utils.rnn.pad_sequence([clip for some in frames for clip in some], batch_first=True)
+    outputs = [output for part in parts for output in _encode(tower, *part, **kwargs)]
+    return outputs[0] if len(outputs) == 1 else join_outputs(outputs, _join_padded)
+
+
+def _join_padded(rows: list[torch.Tensor]) -> torch.Tensor:
+    """The rows of all tensors, (rows, ...) of various sizes, with zeros behind the shorter ones."""
+    sizes = [max(size) for size in zip(*(some.shape[1:] for some in rows), strict=True)]
+    return torch.cat([nn.functional.pad(some, _padding(some.shape[1:], sizes)) for some in rows])
+
+
+def _padding(sizes: torch.Size, wanted: list[int]) -> list[int]:
+    """What `pad` takes to bring `sizes` to `wanted`: pairs, the last dimension first."""
+    missing = [new - old for old, new in zip(sizes, wanted, strict=True)]
+    return [number for missed in reversed(missing) for number in (0, missed)]
 
 
 def calls_for_clips(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> int:
@@ -104,15 +140,12 @@ def _goes_clip_by_clip(tower: nn.Module, mask: torch.Tensor | None) -> bool:
     return tower.config.feat_extract_norm == "group"
 
 
-def _encode(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    if tower.config.model_type == "whisper":
-        return tower(input_features).last_hidden_state
-    if mask is None or bool(mask.all()):
-        return tower(input_features).last_hidden_state
+def _encode(tower: nn.Module, input_features: torch.Tensor, mask: torch.Tensor | None, **kwargs) -> list:
+    """The encoder's outputs, of all clips at once or of one after the other."""
+    if tower.config.model_type == "whisper" or mask is None or bool(mask.all()):
+        return [tower(input_features, return_dict=True, **kwargs)]
     if not _goes_clip_by_clip(tower, mask):
-        return tower(input_features, attention_mask=mask).last_hidden_state
+        return [tower(input_features, attention_mask=mask, return_dict=True, **kwargs)]
     lengths = mask.sum(dim=-1).tolist()
-    clips = [
-        tower(clip[None, :length]).last_hidden_state[0] for clip, length in zip(input_features, lengths, strict=True)
-    ]
-    return nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    clips = zip(input_features, lengths, strict=True)
+    return [tower(clip[None, :length], return_dict=True, **kwargs) for clip, length in clips]

@@ -140,7 +140,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         """
         if self.config.vision_config is None:
             raise ValueError("pixel_values were given to a model without a vision tower (vision_config is None).")
-        last_hidden_state, features = encode_pictures(
+        outputs, features = encode_pictures(
             self.vision_tower, pixel_values.to(self.vision_tower.dtype), self.config.vision_feature_layer, **kwargs
         )
         # CODEPATH: WorldRWKV keeps CLIP's class token ("full"), LLaVA-style models keep only patches ("default")
@@ -149,9 +149,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: VisualRWKV averages over neighbouring patches, other models keep them all
         if self.config.num_token_per_image is not None:
             features = pool_patches(features, self.config.num_token_per_image)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=last_hidden_state, pooler_output=list(self.vision_projector(features))
-        )
+        return BaseModelOutputWithPooling(pooler_output=list(self.vision_projector(features)), **outputs)
 
     @can_return_tuple
     @auto_docstring(custom_intro="Encodes audio clips and projects their features to token embeddings.")
@@ -170,7 +168,9 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         """
         if self.config.audio_config is None:
             raise ValueError("input_features were given to a model without an audio tower (audio_config is None).")
-        frames = encode_clips(self.audio_tower, input_features.to(self.audio_tower.dtype), input_features_mask)
+        clips = input_features.to(self.audio_tower.dtype)
+        outputs = encode_clips(self.audio_tower, clips, input_features_mask, **kwargs)
+        frames = outputs.last_hidden_state
         # CODEPATH: WorldRWKV cut Whisper's output to the length of the clip only from March 2025 on
         if input_features_mask is None or self.config.audio_whole_window:
             lengths = torch.full(frames.shape[:1], input_features.shape[-1], device=frames.device)
@@ -182,7 +182,12 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         projected = self.audio_projector(frames.masked_fill(padded[..., None], 0))
         token_lengths = convolution_length(lengths, *self.config.audio_projector_convolution)
         clips = [clip[:length] for clip, length in zip(projected, token_lengths, strict=True)]
-        return BaseModelOutputWithPooling(last_hidden_state=frames, pooler_output=clips)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=frames,
+            pooler_output=clips,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
 
     def get_placeholder_mask(
         self,

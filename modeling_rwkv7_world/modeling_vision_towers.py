@@ -13,6 +13,7 @@
 # limitations under the License.
 """Several vision encoders as one: each sees the picture in its own size, their features stand side by side."""
 
+import itertools
 import math
 
 import torch
@@ -26,6 +27,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 
 from ..configuration.configuration_vision_towers import VisionTowerConfig, VisionTowersConfig
 from ..configuration.source_code import SavedWithCode
+from .encoders import encode_pictures, join_outputs
 
 
 @auto_docstring(
@@ -67,21 +69,27 @@ class VisionTowersModel(SavedWithCode, PreTrainedModel):
         pixel_values (`torch.FloatTensor` of shape `(num_images, numbers)`):
             For every picture its pixels as every tower sees them, (channels, height, width) each, flattened and one
             after the other: what `VisionTowersImageProcessorPil` gives. `last_hidden_state` of the result is
-            `(num_images, num_patches, hidden_size)`.
+            `(num_images, num_patches, hidden_size)`; hidden states and attentions are those of the first tower, then
+            those of the second, and so on.
         """
         numbers = self._numbers_of_towers(pixel_values)
-        pictures = [self._read_pictures(some, numbers) for some in pixel_values.split(self.pictures_at_a_time)]
-        return BaseModelOutput(last_hidden_state=torch.cat(pictures))
+        parts = pixel_values.split(self.pictures_at_a_time)
+        return join_outputs([self._read_pictures(some, numbers, **kwargs) for some in parts], torch.cat)
 
-    def _read_pictures(self, pixel_values: torch.Tensor, numbers: list[int]) -> torch.Tensor:
-        """(pictures, patches, channels) of (pictures, numbers), `numbers` of each tower."""
-        features = [
-            _read_tower(tower, config, values.unflatten(-1, config.pixel_shape))
-            for tower, config, values in zip(
-                self.towers, self.config.towers, pixel_values.split(numbers, dim=-1), strict=True
-            )
-        ]
-        return torch.cat(features, dim=-1)
+    def _read_pictures(self, pixel_values: torch.Tensor, numbers: list[int], **kwargs) -> BaseModelOutput:
+        """Features (pictures, patches, channels) of (pictures, numbers), `numbers` of each tower."""
+        pixels = pixel_values.split(numbers, dim=-1)
+        outputs, features = [], []
+        for tower, config, values in zip(self.towers, self.config.towers, pixels, strict=True):
+            values = values.unflatten(-1, config.pixel_shape).to(tower.dtype)
+            output, feature = encode_pictures(tower, values, config.feature_layer, **kwargs)
+            outputs.append(output)
+            features.append(_patches(config, feature))
+        return BaseModelOutput(
+            last_hidden_state=torch.cat(features, dim=-1),
+            hidden_states=_one_after_the_other([output.hidden_states for output in outputs]),
+            attentions=_one_after_the_other([output.attentions for output in outputs]),
+        )
 
     def _numbers_of_towers(self, pixel_values: torch.Tensor) -> list[int]:
         numbers = [math.prod(tower.pixel_shape) for tower in self.config.towers]
@@ -94,15 +102,16 @@ class VisionTowersModel(SavedWithCode, PreTrainedModel):
         return numbers
 
 
-def _read_tower(tower: nn.Module, config: VisionTowerConfig, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Features (images, patches, channels) of pictures (images, channels, height, width)."""
-    layer = config.feature_layer
-    outputs = tower(pixel_values.to(tower.dtype), output_hidden_states=layer is not None, return_dict=True)
-    features = outputs.last_hidden_state if layer is None else outputs.hidden_states[layer]
+def _patches(config: VisionTowerConfig, features: torch.Tensor) -> torch.Tensor:
+    """(images, patches, channels) of what a tower gives."""
     # CODEPATH: SAM gives (images, channels, rows, columns), the others rows of features
     if config.gives_map:
         return F.pixel_unshuffle(features, config.unshuffle_factor).flatten(2).transpose(1, 2)
     return features[:, config.num_prefix_tokens :]
+
+
+def _one_after_the_other(values: list[tuple[torch.Tensor, ...] | None]) -> tuple[torch.Tensor, ...] | None:
+    return None if any(value is None for value in values) else tuple(itertools.chain(*values))
 
 
 __all__ = ["VisionTowersModel"]

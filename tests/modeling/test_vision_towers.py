@@ -151,7 +151,7 @@ def test_a_composite_of_towers_and_ears_reads_mixed_batches(projector, tmp_path)
     batch = logits(rows)
     for row, whole in zip(rows, batch, strict=True):
         alone = logits([row])[0]
-        torch.testing.assert_close(whole[-len(alone) :], alone, atol=2e-5, rtol=0)
+        torch.testing.assert_close(whole[-len(alone) :], alone, atol=5e-5, rtol=0)
 
 
 def test_gradients_and_checkpointing_reach_the_towers():
