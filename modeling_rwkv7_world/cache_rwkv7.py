@@ -303,6 +303,9 @@ class RWKV7GenerationMixin(GenerationMixin):
             tokenizer = _tokenizer_of(self.name_or_path)
         return super()._get_stopping_criteria(generation_config, stopping_criteria, tokenizer)
 
+    def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs) -> None:
+        """No positions unless the caller packs sequences: to look for starts among them would break a graph."""
+
     def _update_model_kwargs_for_generation(self, outputs, model_kwargs, *args, **kwargs):
         if model_kwargs.get("use_cache"):
             # Positions only say where packed sequences start, which a generated token never does; to carry them on

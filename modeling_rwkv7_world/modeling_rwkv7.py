@@ -418,6 +418,7 @@ class RWKV7PreTrainedModel(SavedWithCode, PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("text",)
     supports_gradient_checkpointing = True
+    _can_compile_fullgraph = True
     _no_split_modules = ["RWKV7Block"]
     _skip_keys_device_placement = ["cache", "past_key_values"]
     _can_record_outputs = {"hidden_states": RWKV7Block}

@@ -83,6 +83,7 @@ class RWKVWorldPreTrainedModel(SavedWithCode, PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "audio", "text")
     supports_gradient_checkpointing = True
+    _can_compile_fullgraph = True
     _no_split_modules = ["RWKV7Block"]
     _skip_keys_device_placement = ["cache", "past_key_values"]
     # What the encoders support; the language model has no attention

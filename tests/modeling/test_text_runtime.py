@@ -10,8 +10,15 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 from torch.export import Dim, export
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    AutoModelForSequenceClassification,
+    CompileConfig,
+)
 
 from helpers.composites import tiny_composite
 from helpers.text_models import VOCAB_SIZE, random_ids, tiny_config, tiny_model
@@ -60,11 +67,30 @@ class TestCompiled:
         for (name, parameter), other in zip(model.named_parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(parameter.grad, other.grad, msg=lambda text: f"{name}: {text}")  # noqa: B023
 
-    def test_generate_with_a_compiled_forward_is_the_same(self, model):
-        ids = random_ids(2, 5)
-        expected = model.generate(ids, max_new_tokens=6, do_sample=False)
-        model.forward = torch.compile(model.forward, backend="aot_eager")
-        assert torch.equal(model.generate(ids, max_new_tokens=6, do_sample=False), expected)
+    @pytest.mark.parametrize("cache", [None, "static"])
+    @pytest.mark.parametrize("padding", [0, 3])
+    @pytest.mark.parametrize("make", [tiny_model, lambda: tiny_composite("siglip")], ids=["text", "composite"])
+    def test_generate_with_a_compiled_forward_makes_a_graph_of_prompt_and_step(self, make, padding, cache):
+        """Of any number of tokens, and none of the two is broken."""
+        model, ids = make(), random_ids(2, 9) % 30
+        mask = torch.ones_like(ids)
+        mask[0, :padding] = 0
+        options = {"attention_mask": mask, "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+        expected = model.generate(ids, **options)
+        counters.clear()
+        model.forward = torch.compile(model.forward, backend="eager")
+        assert torch.equal(model.generate(ids, **options, cache_implementation=cache), expected)
+        assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]
+
+    def test_generate_compiles_the_whole_step_by_itself(self, model):
+        ids, options = random_ids(2, 5), {"max_new_tokens": 8, "do_sample": False}
+        expected = model.generate(ids, **options)
+        counters.clear()
+        compile_config = CompileConfig(backend="eager", fullgraph=True)
+        compile_config._compile_all_devices = True  # else on a GPU only
+        assert type(model)._can_compile_fullgraph
+        assert torch.equal(model.generate(ids, **options, compile_config=compile_config), expected)
+        assert 0 < counters["stats"]["unique_graphs"] <= 2 and not counters["graph_break"]
 
 
 def test_exported_program_takes_any_batch_and_length(model):
