@@ -48,6 +48,7 @@ from .cache_names import (
 )
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss
+from .four_bits_as_stored import FourBitsAsStored
 from .initial_state import RWKV7InitialState
 from .layers_at_once import run_layers
 from .quantized_linear import QuantizedLinear
@@ -413,7 +414,7 @@ class RWKV7StateEncoding(NamedTuple):
 
 
 @auto_docstring
-class RWKV7PreTrainedModel(SavedWithCode, PreTrainedModel):
+class RWKV7PreTrainedModel(SavedWithCode, FourBitsAsStored, PreTrainedModel):
     config: RWKV7Config
     base_model_prefix = "model"
     input_modalities = ("text",)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """torchao and bitsandbytes quantise the model as they do any other, where they are installed."""
 
+import peft
 import pytest
 import torch
 from transformers import BitsAndBytesConfig, TorchAoConfig
@@ -46,3 +47,24 @@ def test_bitsandbytes(folder, options, most_error):
     pytest.importorskip("bitsandbytes")
     config = BitsAndBytesConfig(bnb_4bit_compute_dtype=torch.float32, **options)
     check(folder, RWKV7ForCausalLM.from_pretrained(folder, quantization_config=config, device_map="cpu"), most_error)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("double", [False, True])
+def test_four_bits_of_bitsandbytes_survive_being_saved_after_inference(folder, double, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    options = {"load_in_4bit": True, "llm_int8_skip_modules": ["lora.0", "lora.2", "lm_head"]}
+    config = BitsAndBytesConfig(bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_use_double_quant=double, **options)
+    model = RWKV7ForCausalLM.from_pretrained(
+        folder, quantization_config=config, device_map="cpu", dtype=torch.bfloat16
+    ).eval()
+    ids = random_ids(2, 9)
+    expected = model(ids).logits.float()
+    most = 2e-2 * expected.abs().max() if double else 0  # its scales are rounded anew
+    model.save_pretrained(tmp_path / "model")
+    assert (model(ids).logits - expected).abs().max() <= most
+    loaded = RWKV7ForCausalLM.from_pretrained(tmp_path / "model", device_map="cpu").eval()
+    assert (loaded(ids).logits - expected).abs().max() <= most
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["r_proj"], r=2)).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert (adapted(ids).logits - expected).abs().max() <= most
