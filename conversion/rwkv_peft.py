@@ -275,10 +275,10 @@ def _peft_tensors(adapter: _Adapter, module: str, parts: Mapping[str, torch.Tens
     if adapter.method == LORA:
         return {"lora_A.weight": parts[LORA_A], "lora_B.weight": parts[LORA_B]}
     if adapter.method == PISSA:  # as a LoRA of twice the rank, on a base model that is left as it is
-        init = adapter.init[module]
+        init = adapter.init[module]  # may be float32 beside trained bfloat16, and is not rounded to it
         return {
-            "lora_A.weight": torch.cat([parts[LORA_A], init[INIT_LORA_A].to(parts[LORA_A])]),
-            "lora_B.weight": torch.cat([parts[LORA_B], -init[INIT_LORA_B].to(parts[LORA_B])], dim=1),
+            "lora_A.weight": torch.cat([parts[LORA_A], init[INIT_LORA_A]]),
+            "lora_B.weight": torch.cat([parts[LORA_B], -init[INIT_LORA_B]], dim=1),
         }
     (block,) = parts.values()
     return {"miss_block": block.view(-1, adapter.rank, adapter.rank) if adapter.method == OLD_BONE else block}

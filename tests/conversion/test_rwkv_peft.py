@@ -171,8 +171,9 @@ class TestImport:
         state = load_trained_state(tmp_path / "state.pth", model, batch_size=2)
         check(tmp_path / "out", base, logits_of(model, IDS, past_key_values=state))
 
-    def test_pissa_leaves_the_base_model_as_it_is(self, base, noise, tmp_path):
-        """What is trained stands beside the rest of a decomposed weight, W - B0 A0."""
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_pissa_leaves_the_base_model_as_it_is(self, base, noise, dtype, tmp_path):
+        """What is trained, in any dtype, stands beside the rest of a decomposed weight, W - B0 A0, in float32."""
         file, changes = lora(noise)
         init = {}
         for name, weight in weights().items():
@@ -180,7 +181,9 @@ class TestImport:
             root = scale[:RANK].sqrt()
             down, up = root[:, None] * right[:RANK], left[:, :RANK] * root
             init |= {f"model.{name}.init_lora_A": down, f"model.{name}.init_lora_B": up}
-            file[f"{name}.lora_A"], file[f"{name}.lora_B"] = trained = down + noise(*down.shape), up + noise(*up.shape)
+            trained = [(x + noise(*x.shape)).to(dtype) for x in (down, up)]
+            file[f"{name}.lora_A"], file[f"{name}.lora_B"] = trained
+            trained = [x.float() for x in trained]
             changes[f"{name}.weight"] = weight - up @ down + trained[1] @ trained[0]
         torch.save(init, tmp_path / "init_pissa.pth")
         path = write(tmp_path / "pissa.pth", file)
