@@ -15,11 +15,11 @@
 
 import numpy as np
 from transformers.image_processing_backends import PilBackend
-from transformers.image_transforms import to_pil_image
-from transformers.image_utils import ChannelDimension, PILImageResampling, is_pil_image
+from transformers.image_utils import PILImageResampling, is_pil_image
 from transformers.utils import auto_docstring
 
 from ..configuration.source_code import WritesItsCode, class_references
+from .rgb_images import array_to_rgb, image_to_rgb
 
 
 MAX_PIXEL = np.float32(255)
@@ -36,10 +36,7 @@ class PicturesPilBackend(WritesItsCode, PilBackend):
 
     def process_image(self, image, do_convert_rgb=None, input_data_format=None, **kwargs):
         """The picture as a Pillow image, which is resized without a copy of it as floats."""
-        if not is_pil_image(image):
-            array = super().process_image(image, input_data_format=input_data_format)
-            image = to_pil_image(array, input_data_format=ChannelDimension.FIRST)
-        return image.convert("RGB")
+        return image_to_rgb(image) if is_pil_image(image) else array_to_rgb(image, input_data_format)
 
 
 def read_pixels(image, image_mean: list[float], image_std: list[float]) -> np.ndarray:

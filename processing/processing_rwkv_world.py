@@ -162,7 +162,10 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         if images is not None:
             if not hasattr(self, "image_processor"):
                 raise ValueError("Images were given to a processor without an image_processor: the model has no eyes.")
-            images = read_images(images)
+            given = dict(kwargs.get("images_kwargs") or {}) | kwargs
+            # What the caller will not have rescaled has the range that the encoder takes
+            keep_floats = given.get("do_rescale", getattr(self.image_processor, "do_rescale", None)) is False
+            images = read_images(images, given.get("input_data_format"), keep_floats)
         if audio is not None:
             if not hasattr(self, "feature_extractor"):
                 raise ValueError("Audio was given to a processor without a feature_extractor: the model has no ears.")

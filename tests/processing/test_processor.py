@@ -143,6 +143,8 @@ def test_pictures_of_every_mode_are_seen_as_rgb(name, mode):
     assert image.mode == mode
     values = pixels(processor, image)
     assert values.shape == (1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     torch.testing.assert_close(values, pixels(processor, image.convert("RGB")), rtol=0, atol=0)
 
 
