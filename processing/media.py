@@ -58,7 +58,7 @@ def read_images(images, input_data_format: str | None = None, keep_floats: bool 
         ValueError: If a file is no picture, or a damaged one, if a picture has more pixels than Pillow reads, or if
             the channels or the range of an array are unknown.
     """
-    images = _file_of_row(images)
+    images = file_of_row(images)
     if _is_file(images) or is_pil_image(images):
         return _read(images, _load_picture, "a picture")
     if isinstance(images, (list, tuple)) or len(getattr(images, "shape", ())) == 4:  # an array of several
@@ -83,8 +83,8 @@ def read_clip(clip, sampling_rate: int | None, target: int) -> np.ndarray:
 
     Args:
         clip: A path, URL, base64 string, bytes or an open file, in any format of libsndfile (WAV, FLAC, MP3, OGG ...);
-            an array or a list of samples, floats or PCM, see [`to_waveform`]; or a row of `datasets` with "array" and
-            "sampling_rate", or with "bytes" or "path".
+            an array or a list of samples, floats or PCM, see [`to_waveform`]; or a row of `datasets`: a decoder of
+            torchcodec, or a dict with "array" and "sampling_rate", or with "bytes" or "path".
         sampling_rate: Rate of an array.
         target: The rate wanted.
 
@@ -93,12 +93,14 @@ def read_clip(clip, sampling_rate: int | None, target: int) -> np.ndarray:
         ValueError: If it is no clip, an empty one, or one of unknown rate or scale.
     """
     name = "An audio clip"
-    clip = _file_of_row(clip)
+    clip = file_of_row(clip)
     if isinstance(clip, (str, os.PathLike)):
         name = _shorten(os.fspath(clip))
         clip, sampling_rate = _read(clip, partial(load_audio, sampling_rate=target), "a clip"), target
     elif _is_file(clip):
         clip, sampling_rate = _read(clip, _load_clip, "a clip")
+    elif hasattr(clip, "get_all_samples"):
+        clip, sampling_rate = _read(clip, _decode_clip, "a clip")
     elif isinstance(clip, dict):
         if not {"array", "sampling_rate"} <= clip.keys():
             raise ValueError(f"An audio clip given as a dict needs 'array' and 'sampling_rate', got {list(clip)}.")
@@ -123,11 +125,17 @@ def read_audio_block(block, rate: int):
     return {"type": "audio", "audio": read_clip(clips[0], rate, rate)} if clips else block
 
 
-def _file_of_row(media):
-    """The file that a row of `datasets` holds or names while it is not decoded; anything else as it is."""
-    if isinstance(media, dict) and "array" not in media and (media.get("bytes") or media.get("path")):
-        return media.get("bytes") or media["path"]
-    return media
+def file_of_row(media):
+    """The file that a row of `datasets` holds or names while it is not decoded; anything else as it is.
+
+    Raises:
+        ValueError: If it is such a row, but an empty one.
+    """
+    if not isinstance(media, dict) or "array" in media or not media.keys() & {"bytes", "path"}:
+        return media
+    if not (media.get("bytes") or media.get("path")):
+        raise ValueError("A row of media holds neither 'bytes' nor 'path'.")
+    return media.get("bytes") or media["path"]
 
 
 def _is_file(media) -> bool:
@@ -178,6 +186,14 @@ def _check_pixels(pixels: int) -> None:
 def _too_many_pixels() -> ValueError:
     limit = _MANY_TIMES * Image.MAX_IMAGE_PIXELS
     return ValueError(f"more than {limit} pixels; make it smaller, or set PIL.Image.MAX_IMAGE_PIXELS")
+
+
+def _decode_clip(decoder) -> tuple[np.ndarray, int]:
+    """Samples of a decoder of torchcodec, which as a row of `datasets` has keys and mixes the channels itself."""
+    if hasattr(decoder, "__getitem__"):
+        return decoder["array"], decoder["sampling_rate"]
+    samples = decoder.get_all_samples()
+    return to_numpy(samples.data), samples.sample_rate
 
 
 def _load_clip(source) -> tuple[np.ndarray, int]:

@@ -21,10 +21,12 @@ import numpy as np
 from transformers.image_utils import to_numpy_array
 from transformers.video_utils import VideoMetadata, load_video, read_video_pyav
 
-from .media import describe_failure
+from .media import describe_failure, file_of_row
+from .media_arrays import to_numpy
 
 
 DEFAULT_FRAMES = 8
+CHANNELS = 3
 SOURCE_KEYS = ("video", "url", "path")
 
 
@@ -61,7 +63,8 @@ def read_frames(video, num_frames: int | None = None, fps: float | None = None) 
     """Frames of a video at equal distances, the first one included.
 
     Args:
-        video: A path, URL or the bytes of a file; or its frames, a list of images or an array (frames, ...).
+        video: A path, URL or the bytes of a file; a row of `datasets`: one of these, or a decoder of torchcodec; or
+            its frames, a list of images or an array (frames, ...).
         num_frames: Frames wanted, 8 by default; of a shorter video all.
         fps: Frames wanted of each second, in place of `num_frames`; for files only.
 
@@ -77,8 +80,11 @@ def read_frames(video, num_frames: int | None = None, fps: float | None = None) 
         raise ValueError(f"Both num_frames={num_frames} and fps={fps} were given: expected one of them.")
     if (fps is not None and fps <= 0) or (num_frames is not None and num_frames < 1):
         raise ValueError(f"num_frames={num_frames}, fps={fps}: expected a positive number.")
+    video = file_of_row(video)
     if isinstance(video, (str, os.PathLike, bytes, bytearray)):
         return list(_decode(video, num_frames, fps))
+    if hasattr(video, "get_frames_at"):
+        return _frames_of_decoder(video, num_frames, fps)
     if fps is not None:
         raise ValueError("Frames without a file have no known rate: pass num_frames in place of fps.")
     if len(video) == 0:
@@ -109,6 +115,20 @@ def _decode(video, num_frames: int | None, fps: float | None) -> np.ndarray:
         raise ImportError("Decoding a video needs the library av: pip install av") from error
     except Exception as error:  # FFmpeg's errors are of many kinds
         raise describe_failure(source, error, "a video") from error
+
+
+def _frames_of_decoder(decoder, num_frames: int | None, fps: float | None) -> list[np.ndarray]:
+    """Frames (height, width, 3) of a decoder of torchcodec."""
+    try:
+        total = len(decoder)
+        wanted = num_frames or DEFAULT_FRAMES
+        if fps is not None:
+            wanted = max(1, round(total / decoder.metadata.average_fps * fps))
+        frames = decoder.get_frames_at(_equal_distances(total, wanted).tolist()).data
+    except Exception as error:  # FFmpeg's errors are of many kinds
+        raise describe_failure(decoder, error, "a video") from error
+    frames = to_numpy(frames)  # (frames, channels, height, width), unless its `dimension_order` is another
+    return list(frames if frames.shape[-1] == CHANNELS else frames.transpose(0, 2, 3, 1))
 
 
 def _open(video) -> str | BytesIO:
