@@ -17,6 +17,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import TemplateError
 from PIL import Image
 from transformers import AutoProcessor, BitImageProcessorPil, SiglipImageProcessorPil
 
@@ -36,6 +37,7 @@ from helpers.composites import (
     tiny_tokenizer,
 )
 from rwkv7_world import RWKVWorldProcessor
+from rwkv7_world.processing.chat_templates import ERA_CHAT_TEMPLATES, VISUAL_CHAT_TEMPLATE
 
 
 IMAGE, AUDIO = "<|image_pad|>", "<|audio_pad|>"
@@ -499,6 +501,38 @@ def test_the_assistant_mask_covers_answers_and_their_ends_alone(processor, paddi
         assert processor.tokenizer.decode(ids[mask.bool()]) == "".join(answers)
         starts = ((mask[1:] == 1) & (mask[:-1] == 0)).sum()
         assert starts == len(answers)
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "?", "parameters": {"properties": {}}}}
+CALL = '```json\n{"name":"weather","arguments":{"city":"Oslo"}}\n```'
+
+
+@pytest.mark.parametrize("arguments", [{"city": "Oslo"}, '{"city":"Oslo"}'])
+def test_calls_of_tools_and_their_results_stand_in_the_conversation(processor, arguments):
+    called = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+    chat = [
+        {"role": "user", "content": "How cold?"},
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "3"}]},
+    ]
+    tools = 'Tools:\n[\n{"name":"weather","description":"?","arguments":{}}\n]\nReturn only a JSON function call.'
+    turns = f"\x16User:How cold?\x17\x16Assistant:{CALL}\x17\x16User:Function output:\n3\x17"
+    assert processor.apply_chat_template(chat) == turns
+    assert processor.apply_chat_template(chat, tools=[WEATHER]) == f"\x16System:{tools}\x17{turns}"
+    system = [{"role": "system", "content": "Be kind."}]
+    assert processor.apply_chat_template(system + chat, tools=[WEATHER]) == f"\x16System:Be kind.\n{tools}\x17{turns}"
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "return_assistant_tokens_mask": True}
+    inputs = processor.apply_chat_template(chat, **options)
+    assert processor.tokenizer.decode(inputs["input_ids"][inputs["assistant_masks"].bool()]) == f"{CALL}\x17"
+
+
+@pytest.mark.parametrize("template", [VISUAL_CHAT_TEMPLATE, *ERA_CHAT_TEMPLATES.values()])
+def test_a_template_without_tools_refuses_them(processor, template):
+    called = {"type": "function", "function": {"name": "weather", "arguments": {}}}
+    chat = [{"role": "user", "content": "How cold?"}, {"role": "assistant", "content": "", "tool_calls": [called]}]
+    for conversation, tools in ((chat, None), (chat[:1], [WEATHER])):
+        with pytest.raises(TemplateError, match="^Tools or their calls: "):
+            processor.apply_chat_template(conversation, tools=tools, chat_template=template)
 
 
 # --- Shapes of the result --------------------------------------------------------------------------------------------

@@ -501,8 +501,9 @@ class TestTextChatTemplate:
         expected = "User: is it?\n\nAssistant: <think>hm</think>\nyes\n\nAssistant:"
         assert self.render({"role": "user", "content": "is it?"}, answer) == expected
 
-    def test_tools_their_calls_and_their_results(self):
-        call = {"type": "function", "function": {"name": "get_weather", "arguments": {"location": "Paris"}}}
+    @pytest.mark.parametrize("arguments", [{"location": "Paris"}, '{"location":"Paris"}'])
+    def test_tools_their_calls_and_their_results(self, arguments):
+        call = {"type": "function", "function": {"name": "get_weather", "arguments": arguments}}
         conversation = [
             {"role": "user", "content": "Paris?"},
             {"role": "assistant", "tool_calls": [call]},
