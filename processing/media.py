@@ -146,7 +146,7 @@ def _load_picture(source) -> Image.Image:
     if is_pil_image(source):
         _check_pixels(source.width * source.height)
     try:
-        image = source if is_pil_image(source) else Image.open(_open_picture(source))
+        image = source if is_pil_image(source) else Image.open(open_file(source))
         return image_to_rgb(ImageOps.exif_transpose(image), image)
     except Image.DecompressionBombError as error:
         raise _too_many_pixels() from error
@@ -156,8 +156,8 @@ def _load_picture(source) -> Image.Image:
         raise
 
 
-def _open_picture(source):
-    """What Pillow opens of a path, URL, base64 string, bytes or an open file."""
+def open_file(source):
+    """A path or an open file as it is; a URL, base64 string or bytes as a file in memory."""
     if isinstance(source, (bytes, bytearray)):
         return BytesIO(source)
     if not isinstance(source, str) or os.path.isfile(source):
