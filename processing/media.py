@@ -73,9 +73,17 @@ def read_images(images, input_data_format: str | None = None, keep_floats: bool 
 
 def list_clips(audio) -> list:
     """All clips of a batch, nested or not; a list of numbers is one waveform."""
-    if not isinstance(audio, (list, tuple)) or (audio and isinstance(audio[0], Real)):
-        return [audio]
-    return [clip for part in audio for clip in list_clips(part)]
+    nested = nest_clips(audio)
+    return [clip for part in nested for clip in list_clips(part)] if isinstance(nested, list) else [nested]
+
+
+def nest_clips(audio):
+    """A list of clips, or of lists of them, as such a list, with waveforms that are lists as arrays; else one clip."""
+    if not isinstance(audio, (list, tuple)):
+        return audio
+    if audio and (isinstance(audio[0], Real) or getattr(audio[0], "ndim", None) == 0):
+        return np.asarray(audio)
+    return [nest_clips(part) for part in audio]
 
 
 def read_clip(clip, sampling_rate: int | None, target: int) -> np.ndarray:

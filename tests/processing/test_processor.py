@@ -6,6 +6,7 @@ import base64
 import copy
 import http.server
 import io
+import json
 import math
 import pickle
 import threading
@@ -535,6 +536,18 @@ def test_a_template_without_tools_refuses_them(processor, template):
             processor.apply_chat_template(conversation, tools=tools, chat_template=template)
 
 
+@pytest.mark.parametrize("rows", [[[0], [1, 2]], [[0, 1, 2]], [[], [0, 1, 2]], [[0, 1], [2], []], [[0], 1, [2]]])
+def test_media_given_row_by_row_belong_to_their_rows(processor, rows):
+    for name, token, make in (("images", IMAGE, random_image), ("audio", AUDIO, random_clip)):
+        given = [make(row) if isinstance(row, int) else [make(seed) for seed in row] for row in rows]
+        options = {"sampling_rate": SAMPLING_RATE} if name == "audio" else {}
+        with pytest.raises(ValueError, match=r"^(Row \d: \d .* but \d |\d rows of .* for 2 texts)"):
+            processor(text=[token * 2, token], **{name: given}, **options)
+        right = processor(text=[token * 2, token], **{name: [[make(0), make(1)], [make(2)]]}, **options)
+        flat = processor(text=[token * 2, token], **{name: [make(0), make(1), make(2)]}, **options)
+        assert right["input_ids"] == flat["input_ids"]
+
+
 # --- Shapes of the result --------------------------------------------------------------------------------------------
 
 
@@ -617,6 +630,18 @@ def test_a_saved_processor_loads_as_it_was(vision, audio, tmp_path):
     again = tmp_path / "again"
     loaded.save_pretrained(again)
     assert_same_processing(processor, RWKVWorldProcessor.from_pretrained(again))
+
+
+def test_saving_leaves_the_processor_as_it_was(tmp_path):
+    processor = tiny_processor("siglip", "wavlm")
+    parts = [processor, processor.image_processor, processor.feature_extractor, processor.tokenizer]
+    before = [{name: repr(value) for name, value in vars(part).items()} for part in parts]
+    described = processor.to_dict()
+    for _ in range(2):
+        processor.save_pretrained(tmp_path)
+        assert [{name: repr(value) for name, value in vars(part).items()} for part in parts] == before
+        assert processor.to_dict() == described
+    assert "auto_map" in json.loads((tmp_path / "processor_config.json").read_text())
 
 
 def test_another_chat_template_is_saved_too(tmp_path):
