@@ -88,16 +88,10 @@ class WritesItsCode(SavedWithCode):
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> Any:
         """As the base class does, and the code in a sub-folder, which the file written refers to."""
-        before = vars(self).get("auto_map")
         self.auto_map = class_references(self.auto_classes)
-        try:
-            if not Path(save_directory).is_file():  # of which the base class complains
-                write_code(save_directory)
-            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-        finally:  # saving leaves the object as it was
-            del self.auto_map
-            if before is not None:
-                self.auto_map = before
+        if not Path(save_directory).is_file():  # of which the base class complains
+            write_code(save_directory)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
 
 def _entry() -> Path:

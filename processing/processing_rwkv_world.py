@@ -156,12 +156,15 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         return [by_name.get(name) for name in cls.get_attributes()]
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
-        """Saves all parts in a folder; the base class would leave a mark on the tokenizer."""
-        before = getattr(self.tokenizer, "_processor_class", None)
+        """Saves all parts in a folder; the base classes would leave marks on the processor and its tokenizer."""
+        auto_map, processor_class = vars(self).get("auto_map"), getattr(self.tokenizer, "_processor_class", None)
         try:
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         finally:
-            self.tokenizer._set_processor_class(before)
+            vars(self).pop("auto_map", None)
+            if auto_map is not None:
+                self.auto_map = auto_map
+            self.tokenizer._set_processor_class(processor_class)
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Refuses inputs this processor has no part for, reads files, brings clips to mono at the encoder's rate."""
