@@ -16,10 +16,39 @@
 # Characters that open and end a turn, ids 23 and 24; the model ends its answer with the second
 TURN_START, TURN_END = "\x16", "\x17"
 
+# Calls of tools and the list of them, as G1 was trained on them. Arguments may be an object or its JSON, as OpenAI's
+# clients give them.
+_TOOL_MACROS = """\
+{%- macro call(function) -%}
+{%- set arguments = function['arguments'] or {} -%}
+{%- set written = arguments if arguments is string else arguments | tojson(separators=(',', ':')) -%}
+{%- set name = function['name'] | tojson -%}
+{{- '```json\\n{"name":' ~ name ~ ',"arguments":' ~ written ~ '}\\n```' -}}
+{%- endmacro -%}
+{%- macro list_tools(tools) -%}
+{%- set functions = namespace(lines=[]) -%}
+{%- for tool in tools -%}
+{%- set function = tool['function'] if 'function' in tool else tool -%}
+{%- set arguments = (function['parameters'] or {}).get('properties', {}) -%}
+{%- set line = {'name': function['name'], 'description': function['description'], 'arguments': arguments} -%}
+{%- set functions.lines = functions.lines + [line | tojson(separators=(',', ':'))] -%}
+{%- endfor -%}
+{%- set lines = functions.lines | join(',\\n') -%}
+{{- 'Tools:\\n[\\n' ~ lines ~ '\\n]\\nReturn only a JSON function call.' -}}
+{%- endmacro -%}
+"""
+
+# Tells this template, of whatever version, from others
+_TEXT_USER_TURN = """\
+{{- 'User: ' ~ clean(message['content']) ~ '\\n\\n' -}}
+"""
+
 # What the text models were trained on: the World chat format, and of G1 thinking, tools and their results (RWKV-LM,
 # `RWKV-v7/RWKV7-G1x-templates.txt`). Blank lines end a turn, so there are none inside what users and systems say. The
 # prompt for thinking ends in "<think", for ">" begins many different tokens.
-TEXT_CHAT_TEMPLATE = """\
+TEXT_CHAT_TEMPLATE = (
+    _TOOL_MACROS
+    + """\
 {%- macro render(content) -%}
 {%- if content is string -%}
 {{- content -}}
@@ -36,10 +65,6 @@ TEXT_CHAT_TEMPLATE = """\
 {%- macro clean(content) -%}
 {{- (render(content) | replace('\\r\\n', '\\n')).split('\\n') | select | join('\\n') | trim -}}
 {%- endmacro -%}
-{%- macro call(function) -%}
-{%- set named = {'name': function['name'], 'arguments': function['arguments']} -%}
-{{- '```json\\n' ~ named | tojson(separators=(',', ':')) ~ '\\n```' -}}
-{%- endmacro -%}
 {{- bos_token -}}
 {%- set system = namespace(parts=[]) -%}
 {%- if messages and messages[0]['role'] == 'system' -%}
@@ -47,23 +72,16 @@ TEXT_CHAT_TEMPLATE = """\
 {%- set messages = messages[1:] -%}
 {%- endif -%}
 {%- if tools -%}
-{%- set functions = namespace(lines=[]) -%}
-{%- for tool in tools -%}
-{%- set function = tool['function'] if 'function' in tool else tool -%}
-{%- set arguments = (function['parameters'] or {}).get('properties', {}) -%}
-{%- set line = {'name': function['name'], 'description': function['description'], 'arguments': arguments} -%}
-{%- set functions.lines = functions.lines + [line | tojson(separators=(',', ':'))] -%}
-{%- endfor -%}
-{%- set lines = functions.lines | join(',\\n') -%}
-{%- set listed = 'Tools:\\n[\\n' ~ lines ~ '\\n]\\nReturn only a JSON function call.' -%}
-{%- set system.parts = system.parts + [listed] -%}
+{%- set system.parts = system.parts + [list_tools(tools)] -%}
 {%- endif -%}
 {%- if system.parts -%}
 {{- 'System: ' ~ system.parts | join('\\n') ~ '\\n\\n' -}}
 {%- endif -%}
 {%- for message in messages -%}
 {%- if message['role'] == 'user' -%}
-{{- 'User: ' ~ clean(message['content']) ~ '\\n\\n' -}}
+"""
+    + _TEXT_USER_TURN
+    + """\
 {%- elif message['role'] == 'tool' -%}
 {{- 'User: Function output:\\n' ~ clean(message['content']) ~ '\\n\\n' -}}
 {%- elif message['role'] == 'assistant' -%}
@@ -92,6 +110,7 @@ TEXT_CHAT_TEMPLATE = """\
 {%- endif -%}
 {%- endif -%}
 """
+)
 
 # What a text model writes when its turn is over and it goes on with the user's
 NEXT_TURN = "\n\nUser:"
@@ -99,7 +118,7 @@ NEXT_TURN = "\n\nUser:"
 
 def stop_strings(chat_template: str | None, configured: str | list[str] | None) -> list[str]:
     """Strings that end an answer: those of a model's generation configuration, or of the World text template."""
-    if chat_template == TEXT_CHAT_TEMPLATE:
+    if chat_template is not None and _TEXT_USER_TURN in chat_template:
         return [NEXT_TURN]
     return [configured] if isinstance(configured, str) else list(configured or [])
 
@@ -134,6 +153,9 @@ VISUAL_CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- endmacro -%}
 {%- for message in messages -%}
+{%- if tools or message['tool_calls'] -%}
+{{- raise_exception('Tools or their calls: these models were trained on a layout without them.') -}}
+{%- endif -%}
 {%- if message['role'] not in ['user', 'assistant'] -%}
 {{- raise_exception('Unknown role ' ~ message['role'] ~ ': expected user or assistant.') -}}
 {%- endif -%}
@@ -153,7 +175,9 @@ VISUAL_CHAT_TEMPLATE = """\
 
 # No space follows the colon: the trie tokenizer would join it with what comes next. Image and audio placeholders stand
 # where they stand in the message.
-WORLD_CHAT_TEMPLATE = """\
+WORLD_CHAT_TEMPLATE = (
+    _TOOL_MACROS
+    + """\
 {%- macro render(content) -%}
 {%- if content is string -%}
 {{- content -}}
@@ -171,20 +195,35 @@ WORLD_CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}
+{%- if tools and (not messages or messages[0]['role'] != 'system') -%}
+{{- '\\x16System:' ~ list_tools(tools) ~ '\\x17' -}}
+{%- endif -%}
 {%- for message in messages -%}
-{{- '\\x16' ~ message['role'] | capitalize ~ ':' -}}
-{%- if message['role'] == 'assistant' -%}
+{%- if message['role'] == 'tool' -%}
+{{- '\\x16User:Function output:\\n' ~ render(message['content']) ~ '\\x17' -}}
+{%- elif message['role'] == 'assistant' -%}
+{{- '\\x16Assistant:' -}}
 {%- generation -%}
-{{- render(message['content']) ~ '\\x17' -}}
+{%- if message['reasoning_content'] -%}
+{{- '<think>' ~ message['reasoning_content'] ~ '</think>\\n' -}}
+{%- endif -%}
+{{- render(message['content'] or '') -}}
+{%- for tool_call in message['tool_calls'] or [] -%}
+{{- call(tool_call['function'] if 'function' in tool_call else tool_call) -}}
+{%- endfor -%}
+{{- '\\x17' -}}
 {%- endgeneration -%}
 {%- else -%}
-{{- render(message['content']) ~ '\\x17' -}}
+{{- '\\x16' ~ message['role'] | capitalize ~ ':' ~ render(message['content']) -}}
+{{- '\\n' ~ list_tools(tools) if tools and loop.first and message['role'] == 'system' -}}
+{{- '\\x17' -}}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '\\x16Assistant:' -}}
 {%- endif -%}
 """
+)
 
 # WorldRWKV's checkpoints know the layout of their own era alone. A template of it is these settings, then one body:
 #   image, audio   what stands for a picture or clip
@@ -219,6 +258,9 @@ _ERA_BODY = """\
 {%- endif -%}
 {%- endmacro -%}
 {%- for message in messages -%}
+{%- if tools or message['tool_calls'] -%}
+{{- raise_exception('Tools or their calls: these models were trained on a layout without them.') -}}
+{%- endif -%}
 {%- if message['role'] not in ['system', 'user', 'assistant'] -%}
 {{- raise_exception('Unknown role ' ~ message['role'] ~ ': expected system, user or assistant.') -}}
 {%- endif -%}

@@ -26,7 +26,7 @@ from transformers.utils import auto_docstring
 from .image_processing_pil_pictures import PicturesPilBackend, read_pixels
 
 
-class TilesImagesKwargs(ImagesKwargs, total=False):
+class TilesImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
     tile_size (`int`):
         Side of a tile in pixels; the longest edge of `size` is a multiple of it.
@@ -45,7 +45,7 @@ class TilesImagesKwargs(ImagesKwargs, total=False):
 class TilesImageProcessorPil(PicturesPilBackend):
     auto_classes = {"AutoImageProcessor": "TilesImageProcessorPil"}
     model_input_names = ["pixel_values", "num_patches"]
-    valid_kwargs = TilesImagesKwargs
+    valid_kwargs = TilesImageProcessorKwargs
     size = {"longest_edge": 768}
     tile_size = 384
     # WorldRWKV's: pixels between 0 and 1, although SigLIP2 was trained on others
@@ -64,13 +64,25 @@ class TilesImageProcessorPil(PicturesPilBackend):
         return _count_tiles(*_tile_grid(height, width, options["size"]["longest_edge"], options["tile_size"]))
 
     def _preprocess(
-        self, images, size: SizeDict, tile_size, resample, image_mean, image_std, return_tensors=None, **kwargs
+        self,
+        images,
+        size: SizeDict,
+        tile_size,
+        resample,
+        do_rescale,
+        rescale_factor,
+        do_normalize,
+        image_mean,
+        image_std,
+        return_tensors=None,
+        **kwargs,
     ) -> BatchFeature:
         tiles, num_tiles = [], []
         for image in images:
             rows, columns = _tile_grid(image.height, image.width, size.longest_edge, tile_size)
             resized = image.resize((columns * tile_size, rows * tile_size), resample)
-            tiles += _cut(read_pixels(resized, image_mean, image_std), rows, columns)
+            pixels = read_pixels(resized, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+            tiles += _cut(pixels, rows, columns)
             num_tiles.append(_count_tiles(rows, columns))
         return BatchFeature(data={"pixel_values": tiles, "num_patches": num_tiles}, tensor_type=return_tensors)
 

@@ -27,7 +27,7 @@ from transformers.utils import auto_docstring
 from .image_processing_pil_pictures import PicturesPilBackend, read_pixels
 
 
-class VisionTowersImagesKwargs(ImagesKwargs, total=False):
+class VisionTowersImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
     towers (`list[dict]`):
         What each tower sees, in their order: `size`, the side of its square, and `image_mean` and `image_std` of the
@@ -45,7 +45,7 @@ class VisionTowersImagesKwargs(ImagesKwargs, total=False):
 )
 class VisionTowersImageProcessorPil(PicturesPilBackend):
     auto_classes = {"AutoImageProcessor": "VisionTowersImageProcessorPil"}
-    valid_kwargs = VisionTowersImagesKwargs
+    valid_kwargs = VisionTowersImageProcessorKwargs
     # VisualRWKV's: DINOv2 and SigLIP at 448, SAM at 1024 with the statistics of ImageNet like DINOv2
     towers = [
         {"size": 448, "image_mean": IMAGENET_DEFAULT_MEAN, "image_std": IMAGENET_DEFAULT_STD},
@@ -53,14 +53,30 @@ class VisionTowersImageProcessorPil(PicturesPilBackend):
         {"size": 1024, "image_mean": IMAGENET_DEFAULT_MEAN, "image_std": IMAGENET_DEFAULT_STD},
     ]
 
-    def _preprocess(self, images, towers, resample, return_tensors=None, **kwargs) -> BatchFeature:
-        rows = [np.concatenate([_squash(image, resample, **tower).ravel() for tower in towers]) for image in images]
+    def _validate_preprocess_kwargs(self, image_mean=None, image_std=None, do_normalize=None, **kwargs):
+        """Refuses statistics for all towers at once: every tower has its own."""
+        if image_mean is not None or image_std is not None:
+            raise ValueError("image_mean and image_std belong to each of `towers`: give them there.")
+        super()._validate_preprocess_kwargs(**kwargs)
+
+    def _preprocess(
+        self, images, towers, resample, do_rescale, rescale_factor, do_normalize, return_tensors=None, **kwargs
+    ) -> BatchFeature:
+        rows = []
+        for image in images:
+            squashed = [
+                read_pixels(
+                    image.resize((tower["size"], tower["size"]), resample),  # (channels, size, size)
+                    do_rescale,
+                    rescale_factor,
+                    do_normalize,
+                    tower["image_mean"],
+                    tower["image_std"],
+                )
+                for tower in towers
+            ]
+            rows.append(np.concatenate([pixels.ravel() for pixels in squashed]))
         return BatchFeature(data={"pixel_values": rows}, tensor_type=return_tensors)
-
-
-def _squash(image, resample: int, size: int, image_mean: list[float], image_std: list[float]) -> np.ndarray:
-    """(channels, size, size) float32 of an RGB picture."""
-    return read_pixels(image.resize((size, size), resample), image_mean, image_std)
 
 
 __all__ = ["VisionTowersImageProcessorPil"]

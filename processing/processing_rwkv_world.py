@@ -27,7 +27,7 @@ from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.feature_lengths import audio_frame_length, convolution_length, image_token_length
 from ..configuration.source_code import WritesItsCode
 from .chat_templates import TURN_END, TURN_START, WORLD_CHAT_TEMPLATE
-from .media import list_clips, read_audio_block, read_clip, read_images
+from .media import list_clips, nest_clips, read_audio_block, read_clip, read_images
 from .video import replace_videos
 
 
@@ -155,6 +155,17 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         by_name = dict(zip(saved, parts, strict=True)) | {"image_processor": image_processor}
         return [by_name.get(name) for name in cls.get_attributes()]
 
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """Saves all parts in a folder; the base classes would leave marks on the processor and its tokenizer."""
+        auto_map, processor_class = vars(self).get("auto_map"), getattr(self.tokenizer, "_processor_class", None)
+        try:
+            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        finally:
+            vars(self).pop("auto_map", None)
+            if auto_map is not None:
+                self.auto_map = auto_map
+            self.tokenizer._set_processor_class(processor_class)
+
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Refuses inputs this processor has no part for, reads files, brings clips to mono at the encoder's rate."""
         if videos is not None:
@@ -162,14 +173,23 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         if images is not None:
             if not hasattr(self, "image_processor"):
                 raise ValueError("Images were given to a processor without an image_processor: the model has no eyes.")
-            images = read_images(images)
+            given = dict(kwargs.get("images_kwargs") or {}) | kwargs
+            # What the caller will not have rescaled has the range that the encoder takes
+            keep_floats = given.get("do_rescale", getattr(self.image_processor, "do_rescale", None)) is False
+            images = read_images(images, given.get("input_data_format"), keep_floats)
         if audio is not None:
             if not hasattr(self, "feature_extractor"):
                 raise ValueError("Audio was given to a processor without a feature_extractor: the model has no ears.")
             sampling_rate = kwargs.get("sampling_rate", (kwargs.get("audio_kwargs") or {}).get("sampling_rate"))
             target = self.feature_extractor.sampling_rate
+            _check_rows(nest_clips(audio), text, self.audio_token, "clips")
             audio = [read_clip(clip, sampling_rate, target) for clip in list_clips(audio)] or None
         return super().prepare_inputs_layout(images=images, text=text, audio=audio, **kwargs)
+
+    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Refuses images row by row that do not fit their texts, in which what users wrote is no placeholder."""
+        _check_rows(images, text, self.image_token, "images")
+        super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def _multimodal_inputs_from_conversations(self, conversations, audio_loading_params, *args, **kwargs):
         """Reads clips where a bad file is named; an array is taken to be at the encoder's rate."""
@@ -294,6 +314,24 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         if hasattr(self, "feature_extractor"):
             names += ["input_features", "input_features_mask"]
         return names
+
+
+def _check_rows(media, text: str | list[str] | None, token: str, kind: str) -> None:
+    """Refuses media that are given row by row where a row has more or fewer than its text has placeholders.
+
+    Raises:
+        ValueError: Names the row.
+    """
+    are_rows = isinstance(media, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in media)
+    if text is None or not are_rows:
+        return
+    texts = [text] if isinstance(text, str) else list(text)
+    counts = [len(row) if isinstance(row, (list, tuple)) else 1 for row in media]
+    if len(counts) != len(texts):
+        raise ValueError(f"{len(counts)} rows of {kind} for {len(texts)} texts: expected as many.")
+    for index, (count, row) in enumerate(zip(counts, texts, strict=True)):
+        if count != row.count(token):
+            raise ValueError(f"Row {index}: {row.count(token)} {token} tokens in its text, but {count} {kind}.")
 
 
 def _without_turn_marks(text: str) -> str:

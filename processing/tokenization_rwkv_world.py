@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
+from tokenizers.trainers import BpeTrainer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
@@ -71,6 +72,9 @@ class RWKVWorldTokenizer(TokenizersBackend):
     The chat template is that of the World and G1 text models, beginning with token 0; it takes `tools`, and
     `enable_thinking=True` or `False` for models that think. Answers end with a blank line and "User:", so that
     `generate(..., stop_strings=["\\n\\nUser:"], tokenizer=tokenizer)` stops after one.
+
+    `word_ids()` of an encoding counts the words given with `is_split_into_words=True`. Of a plain text it counts
+    tokens, for World's tokens span words, spaces and punctuation: a token need not belong to one word alone.
 
     A folder written by `save_pretrained` loads here and, without this package and without remote code, through
     `transformers.AutoTokenizer`.
@@ -219,9 +223,52 @@ class RWKVWorldTokenizer(TokenizersBackend):
         save_vocabulary(self.get_byte_vocab(), path)
         return (path,)
 
-    def train_new_from_iterator(self, *args: Any, **kwargs: Any) -> TokenizersBackend:
-        """Refused: a longest-match vocabulary is chosen, not learned by this library."""
-        raise NotImplementedError("a World vocabulary is not trained; choose tokens and use from_tokens")
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[str | list[str]],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Sequence[str | AddedToken] | None = None,
+        special_tokens_map: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> "RWKVWorldTokenizer":
+        """A tokenizer of this kind with a vocabulary learned from texts.
+
+        Byte pair encoding chooses the tokens, which are then used as World's are: the longest match at each position.
+
+        Args:
+            text_iterator: Texts, or batches of them.
+            vocab_size: Tokens of the new tokenizer at most, with the 256 single bytes and all special strings.
+            length: How many texts there are, for a bar of progress.
+            new_special_tokens: Special strings to have beside World's own, with the last ids.
+            special_tokens_map: Not offered: the special strings are World's.
+            kwargs: Options of `tokenizers.trainers.BpeTrainer`.
+
+        Raises:
+            ValueError: `vocab_size` has no room for the bytes and special strings, or `special_tokens_map` is given.
+        """
+        if special_tokens_map:
+            raise ValueError("special_tokens_map was given, but these are World's: new_special_tokens adds others")
+        added = list(new_special_tokens or [])
+        num_bytes = len(BYTE_TO_CHARACTER)
+        room = vocab_size - num_bytes - len(SPECIAL_TOKENS) - len(added)
+        if room < 0:
+            raise ValueError(
+                f"vocab_size is {vocab_size}, but bytes and special strings are {vocab_size - room} tokens"
+            )
+        learner = Tokenizer(BPE())
+        learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        options = {"show_progress": False, "max_token_length": MAX_TOKEN_BYTES} | kwargs
+        alphabet = sorted(CHARACTER_TO_BYTE)
+        trainer = BpeTrainer(vocab_size=num_bytes + room, initial_alphabet=alphabet, special_tokens=[], **options)
+        learner.train_from_iterator(text_iterator, trainer=trainer, length=length)
+        learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+        special = {token.content.encode("utf-8") for token in SPECIAL_TOKENS}
+        tokens = (token for token in (_to_bytes(token) for token, _ in learned) if token not in special)
+        options = {"padding_side": self.padding_side, "chat_template": self.chat_template}
+        tokenizer = type(self).from_tokens(tokens, add_bos_token=self.add_bos_token, **options)
+        tokenizer.add_tokens(added, special_tokens=True)
+        return tokenizer
 
     def _read_post_processor(self) -> None:
         """Set `add_bos_token` and `add_eos_token` to what the pipeline does; `tokenizer.json` alone records it."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sets of the `datasets` library: saved, as parquet files, or on the Hub."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,12 +63,23 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _undecoded(rows):
-    """The set with its media as the bytes or paths of their files, for the processor to decode."""
+    """The set with its media, however deep in a column, as the bytes or paths of their files."""
+    for column, feature in (rows.features or {}).items():
+        if (bare := _undecoded_feature(feature)) is not feature:
+            rows = rows.cast_column(column, bare)
+    return rows
+
+
+def _undecoded_feature(feature):
+    """A feature whose media are not decoded; the same object if it has none."""
     import datasets
 
-    for column, feature in (rows.features or {}).items():
-        if isinstance(feature, (datasets.Image, datasets.Audio)):
-            rows = rows.cast_column(column, type(feature)(decode=False))
-        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
-            rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
-    return rows
+    if isinstance(feature, (datasets.Image, datasets.Audio, datasets.Video)):
+        return replace(feature, decode=False)
+    if isinstance(feature, (datasets.List, datasets.LargeList)):
+        inner = _undecoded_feature(feature.feature)
+        return feature if inner is feature.feature else replace(feature, feature=inner)
+    if isinstance(feature, dict):
+        inner = {name: _undecoded_feature(part) for name, part in feature.items()}
+        return inner if any(inner[name] is not feature[name] for name in feature) else feature
+    return feature

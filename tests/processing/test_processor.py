@@ -6,6 +6,7 @@ import base64
 import copy
 import http.server
 import io
+import json
 import math
 import pickle
 import threading
@@ -17,6 +18,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import TemplateError
 from PIL import Image
 from transformers import AutoProcessor, BitImageProcessorPil, SiglipImageProcessorPil
 
@@ -36,6 +38,7 @@ from helpers.composites import (
     tiny_tokenizer,
 )
 from rwkv7_world import RWKVWorldProcessor
+from rwkv7_world.processing.chat_templates import ERA_CHAT_TEMPLATES, VISUAL_CHAT_TEMPLATE
 
 
 IMAGE, AUDIO = "<|image_pad|>", "<|audio_pad|>"
@@ -143,6 +146,8 @@ def test_pictures_of_every_mode_are_seen_as_rgb(name, mode):
     assert image.mode == mode
     values = pixels(processor, image)
     assert values.shape == (1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     torch.testing.assert_close(values, pixels(processor, image.convert("RGB")), rtol=0, atol=0)
 
 
@@ -499,6 +504,50 @@ def test_the_assistant_mask_covers_answers_and_their_ends_alone(processor, paddi
         assert starts == len(answers)
 
 
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "?", "parameters": {"properties": {}}}}
+CALL = '```json\n{"name":"weather","arguments":{"city":"Oslo"}}\n```'
+
+
+@pytest.mark.parametrize("arguments", [{"city": "Oslo"}, '{"city":"Oslo"}'])
+def test_calls_of_tools_and_their_results_stand_in_the_conversation(processor, arguments):
+    called = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+    chat = [
+        {"role": "user", "content": "How cold?"},
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "3"}]},
+    ]
+    tools = 'Tools:\n[\n{"name":"weather","description":"?","arguments":{}}\n]\nReturn only a JSON function call.'
+    turns = f"\x16User:How cold?\x17\x16Assistant:{CALL}\x17\x16User:Function output:\n3\x17"
+    assert processor.apply_chat_template(chat) == turns
+    assert processor.apply_chat_template(chat, tools=[WEATHER]) == f"\x16System:{tools}\x17{turns}"
+    system = [{"role": "system", "content": "Be kind."}]
+    assert processor.apply_chat_template(system + chat, tools=[WEATHER]) == f"\x16System:Be kind.\n{tools}\x17{turns}"
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "return_assistant_tokens_mask": True}
+    inputs = processor.apply_chat_template(chat, **options)
+    assert processor.tokenizer.decode(inputs["input_ids"][inputs["assistant_masks"].bool()]) == f"{CALL}\x17"
+
+
+@pytest.mark.parametrize("template", [VISUAL_CHAT_TEMPLATE, *ERA_CHAT_TEMPLATES.values()])
+def test_a_template_without_tools_refuses_them(processor, template):
+    called = {"type": "function", "function": {"name": "weather", "arguments": {}}}
+    chat = [{"role": "user", "content": "How cold?"}, {"role": "assistant", "content": "", "tool_calls": [called]}]
+    for conversation, tools in ((chat, None), (chat[:1], [WEATHER])):
+        with pytest.raises(TemplateError, match="^Tools or their calls: "):
+            processor.apply_chat_template(conversation, tools=tools, chat_template=template)
+
+
+@pytest.mark.parametrize("rows", [[[0], [1, 2]], [[0, 1, 2]], [[], [0, 1, 2]], [[0, 1], [2], []], [[0], 1, [2]]])
+def test_media_given_row_by_row_belong_to_their_rows(processor, rows):
+    for name, token, make in (("images", IMAGE, random_image), ("audio", AUDIO, random_clip)):
+        given = [make(row) if isinstance(row, int) else [make(seed) for seed in row] for row in rows]
+        options = {"sampling_rate": SAMPLING_RATE} if name == "audio" else {}
+        with pytest.raises(ValueError, match=r"^(Row \d: \d .* but \d |\d rows of .* for 2 texts)"):
+            processor(text=[token * 2, token], **{name: given}, **options)
+        right = processor(text=[token * 2, token], **{name: [[make(0), make(1)], [make(2)]]}, **options)
+        flat = processor(text=[token * 2, token], **{name: [make(0), make(1), make(2)]}, **options)
+        assert right["input_ids"] == flat["input_ids"]
+
+
 # --- Shapes of the result --------------------------------------------------------------------------------------------
 
 
@@ -581,6 +630,18 @@ def test_a_saved_processor_loads_as_it_was(vision, audio, tmp_path):
     again = tmp_path / "again"
     loaded.save_pretrained(again)
     assert_same_processing(processor, RWKVWorldProcessor.from_pretrained(again))
+
+
+def test_saving_leaves_the_processor_as_it_was(tmp_path):
+    processor = tiny_processor("siglip", "wavlm")
+    parts = [processor, processor.image_processor, processor.feature_extractor, processor.tokenizer]
+    before = [{name: repr(value) for name, value in vars(part).items()} for part in parts]
+    described = processor.to_dict()
+    for _ in range(2):
+        processor.save_pretrained(tmp_path)
+        assert [{name: repr(value) for name, value in vars(part).items()} for part in parts] == before
+        assert processor.to_dict() == described
+    assert "auto_map" in json.loads((tmp_path / "processor_config.json").read_text())
 
 
 def test_another_chat_template_is_saved_too(tmp_path):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Videos in conversations: which frames are seen, from films made here with FFmpeg, and what is said of bad ones."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,73 @@ def test_a_conversation_with_a_film_is_one_with_its_frames(film):
         assert torch.equal(given["input_ids"], expected["input_ids"])
         torch.testing.assert_close(given["pixel_values"], expected["pixel_values"], rtol=0, atol=0)
     assert block == {"type": "video", "path": str(film)}
+
+
+def write_film(path, rotation=None, rate=RATE, mirrored=False, frames=6):
+    """A film whose upper left corner is bright."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
+        if rotation is not None:
+            stream.set_display_rotation(rotation, hflip=mirrored)
+        picture = np.zeros((48, 64, 3), np.uint8)
+        picture[:24, :32] = 200
+        for _ in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+# Counter-clockwise angle: (height, width) that is shown, and whether the bright corner is below, and on the right
+TURNS = {0: (48, 64, 0, 0), 90: (64, 48, 1, 0), -90: (64, 48, 0, 1), 180: (48, 64, 1, 1), 270: (64, 48, 0, 1)}
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", TURNS)
+@pytest.mark.parametrize("name", ["phone.mp4", "phone.mov", "phone.mkv"])
+def test_a_film_is_turned_as_its_file_states(tmp_path, name, rotation, mirrored):
+    path = write_film(tmp_path / name, rotation, mirrored=mirrored)
+    *size, below, right = TURNS[rotation]
+    for source in (path, path.read_bytes()):
+        for frame in read_frames(source, num_frames=2):
+            assert list(frame.shape[:2]) == size
+            quarters = np.array([[part.mean() for part in np.split(half, 2, axis=1)] for half in np.split(frame, 2)])
+            assert np.unravel_index(quarters.argmax(), (2, 2)) == (below, right ^ mirrored)
+
+
+def test_a_film_that_is_turned_by_other_angles_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"to be turned by \d+ degrees, expected quarters of a turn"):
+        read_frames(write_film(tmp_path / "film.mp4", 30))
+
+
+def test_rates_may_be_fractions(tmp_path):
+    path = write_film(tmp_path / "film.mp4", rate=Fraction(30000, 1001), frames=60)
+    assert len(read_frames(path, fps=2)) == 4
+    assert len(read_frames(path, fps=0.5)) == 1
+
+
+def test_a_stream_without_times_is_read(tmp_path):
+    path = write_film(tmp_path / "film.m4v", frames=20)  # nothing but frames, one after the other
+    assert len(read_frames(path, num_frames=5)) == 5
+    assert len(read_frames(path, num_frames=100)) == 20
+
+
+@pytest.mark.parametrize("cover", [False, True])
+def test_sound_without_pictures_is_refused(tmp_path, cover):
+    path = tmp_path / "sound.m4a"
+    with av.open(path, "w", format="mp4") as container:
+        sound = container.add_stream("aac", rate=16_000, layout="mono")
+        if cover:
+            image = container.add_stream("mjpeg", rate=1)
+            image.width, image.height, image.pix_fmt = 32, 32, "yuvj420p"
+            image.disposition = av.stream.Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        for packet in [*sound.encode(frame), *sound.encode()]:
+            container.mux(packet)
+        if cover:
+            black = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            for packet in [*image.encode(black.reformat(format="yuvj420p")), *image.encode()]:
+                container.mux(packet)
+    with pytest.raises(ValueError, match=f"^{path}: not a video that can be read .it has no pictures, only sound.$"):
+        read_frames(path)

@@ -501,8 +501,9 @@ class TestTextChatTemplate:
         expected = "User: is it?\n\nAssistant: <think>hm</think>\nyes\n\nAssistant:"
         assert self.render({"role": "user", "content": "is it?"}, answer) == expected
 
-    def test_tools_their_calls_and_their_results(self):
-        call = {"type": "function", "function": {"name": "get_weather", "arguments": {"location": "Paris"}}}
+    @pytest.mark.parametrize("arguments", [{"location": "Paris"}, '{"location":"Paris"}'])
+    def test_tools_their_calls_and_their_results(self, arguments):
+        call = {"type": "function", "function": {"name": "get_weather", "arguments": arguments}}
         conversation = [
             {"role": "user", "content": "Paris?"},
             {"role": "assistant", "tool_calls": [call]},
@@ -542,3 +543,50 @@ class TestTextChatTemplate:
     def test_it_is_saved_and_loads_without_this_package(self, tmp_path):
         TOKENIZER.save_pretrained(tmp_path)
         assert AutoTokenizer.from_pretrained(tmp_path).chat_template == TOKENIZER.chat_template
+
+
+class TestLearnedVocabulary:
+    CORPUS = [
+        "the red circle is left of the blue circle",
+        "\u4f60\u597d\uff0c\u4e16\u754c",
+        "the square\n\nthe star",
+    ] * 20
+
+    def test_a_vocabulary_is_learned_from_texts_and_used_by_longest_match(self, tmp_path):
+        for iterator in (iter(self.CORPUS), [self.CORPUS[:30], self.CORPUS[30:]]):
+            learned = TOKENIZER.train_new_from_iterator(iterator, 300, new_special_tokens=["<call>"])
+            assert type(learned) is RWKVWorldTokenizer
+            assert len(learned) == 300
+            vocabulary = learned.get_byte_vocab()
+            assert {bytes([byte]): byte + 1 for byte in range(256)}.items() <= vocabulary.items()
+            assert b"the" in vocabulary and b" circle" in vocabulary
+            for text in [*self.CORPUS[:3], "another text: \U0001f600"]:
+                assert ids_of(learned, text) == longest_match(vocabulary, text.encode())
+                assert learned.decode(ids_of(learned, text)) == text
+            assert ids_of(learned, "<call>") == [299]
+            assert (learned.eos_token_id, learned.image_token_id) == (0, 300 - 1 - 4)
+        learned.save_pretrained(tmp_path)
+        assert AutoTokenizer.from_pretrained(tmp_path).encode(self.CORPUS[0]) == learned.encode(self.CORPUS[0])
+
+    def test_what_the_old_tokenizer_does_is_kept(self):
+        old = RWKVWorldTokenizer.from_tokens([], add_bos_token=True, padding_side="right", chat_template="{{ 'x' }}")
+        learned = old.train_new_from_iterator(self.CORPUS, 280)
+        assert ids_of(learned, "a") == [0, ord("a") + 1]
+        assert (learned.padding_side, learned.chat_template) == ("right", "{{ 'x' }}")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"vocab_size": 262}, "vocab_size is 262, but bytes and special strings are 263 tokens"),
+            ({"vocab_size": 300, "special_tokens_map": {"<a>": "<b>"}}, "special_tokens_map was given"),
+        ],
+    )
+    def test_what_cannot_be_learned_is_refused(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            TOKENIZER.train_new_from_iterator(self.CORPUS, **options)
+
+    def test_words_given_are_what_word_ids_count(self):
+        encoded = TOKENIZER(["Paris", "is", "beautiful-ish", "\U0001f600"], is_split_into_words=True)
+        assert sorted(set(encoded.word_ids())) == [0, 1, 2, 3]
+        assert encoded.word_ids() == sorted(encoded.word_ids())
+        assert len(encoded.word_ids()) > 4
