@@ -198,15 +198,17 @@ def _settings(
     device: "torch.device",
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """What the answers depend on; a run that differs in any is another one."""
+    """What the answers depend on besides the media of each sample; a run that differs in any is another one."""
+    from ..evaluation.fingerprints import code_fingerprint, model_fingerprint
+
     questions = [(sample.id, sample.prompt, sample.reference) for sample in samples]
     return {
         "task": task.name,
         "model": str(args.model),
         "revision": getattr(config, "_commit_hash", None),
-        "weights": _fingerprint_of_folder(config.name_or_path),
+        "weights": model_fingerprint(config.name_or_path),
         "adapter": args.adapter,
-        "adapter_weights": _fingerprint_of_folder(args.adapter) if args.adapter else None,
+        "adapter_weights": model_fingerprint(args.adapter, "adapter_config.json") if args.adapter else None,
         "data": str(args.data),
         "split": args.split,
         "media": str(args.media) if args.media else None,
@@ -219,16 +221,8 @@ def _settings(
         "dtype": args.dtype,
         "device": device.type,
         "backend": os.environ.get("RWKV7_BACKEND"),
+        "code": code_fingerprint(),
     }
-
-
-def _fingerprint_of_folder(path: str) -> str | None:
-    """A hash of the names, sizes and times of a folder's files; `None` for a model of the Hub."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        return None
-    files = sorted((file.name, file.stat()) for file in folder.iterdir() if file.is_file())
-    return hashlib.sha256(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]).encode()).hexdigest()
 
 
 def _progress(title: str, processes: "Processes"):

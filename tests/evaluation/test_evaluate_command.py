@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,11 @@ import pytest
 import soundfile
 import torch
 from rich.console import Console
+from transformers import AutoModelForMultimodalLM
 
 from helpers import composites
 from helpers.training import PACKAGE_PARENT, save_text_model, start_command
+from rwkv7_world.adapters import attach_adapter
 from rwkv7_world.cli.main import main
 from rwkv7_world.evaluation.confidence import bootstrap_interval
 from rwkv7_world.evaluation.plots import plot_errors_by_length
@@ -86,6 +89,7 @@ def test_samples_are_kept_in_the_order_of_the_data(whole):
     records = lines_of(whole / "samples.jsonl")
     assert [record["id"] for record in records] == [str(index) for index in range(SAMPLES)]
     assert len({record["prediction"] for record in records}) > SAMPLES // 2
+    assert len(records[1].pop("media")) == 64
     assert records[1] | {"prediction": ""} == {
         "id": "1",
         "prompt": "<image>" + ("what circle " * 3 + "?"),
@@ -172,6 +176,55 @@ def test_a_finished_run_is_scored_again_without_the_model(model, questions, whol
 def test_another_run_is_not_resumed(model, questions, whole, capsys, changes, complaint):
     argv = [model, "vqa", "--data", questions, "--output", whole, *OPTIONS, *changes]
     assert complaint in refusal(capsys, *argv)
+
+
+def test_replaced_images_are_asked_about_again(model, tmp_path):
+    composites.random_image(7).save(tmp_path / "new.png")
+    for index in range(4):
+        composites.random_image(index).save(tmp_path / f"{index}.png")
+    lines = [{"image": f"{index}.png", "text": "what?", "answer": "red"} for index in range(4)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    argv = ["evaluate", str(model), "vqa", "--data", str(tmp_path / "q.jsonl"), *OPTIONS, "--output"]
+    assert main([*argv, str(tmp_path / "run")]) == 0
+    before = lines_of(tmp_path / "run/samples.jsonl")
+    os.utime(tmp_path / "new.png", ns=2 * ((tmp_path / "2.png").stat().st_mtime_ns,))
+    (tmp_path / "new.png").replace(tmp_path / "2.png")
+    assert main([*argv, str(tmp_path / "run")]) == 0
+    after = lines_of(tmp_path / "run/samples.jsonl")
+    assert [index for index in range(4) if after[index] != before[index]] == [2]
+    # its batch is asked again as a whole
+    assert json.loads((tmp_path / "run/results.json").read_text())["samples_answered_before"] == 2
+    assert main([*argv, str(tmp_path / "fresh")]) == 0
+    assert after == lines_of(tmp_path / "fresh/samples.jsonl")
+
+
+def test_a_run_belongs_to_contents_of_weights_and_adapter_and_to_the_code(model, questions, tmp_path, capsys):
+    own = shutil.copytree(model, tmp_path / "model")
+    adapter = tmp_path / "adapter"
+    base = AutoModelForMultimodalLM.from_pretrained(own)
+    attach_adapter(base, {"method": "lora", "r": 2}).save_pretrained(adapter)
+    options = ["--limit", "2", "--adapter", adapter, "--output", tmp_path / "run", *OPTIONS]
+    argv = [own, "vqa", "--data", questions, *options]
+    assert main(["evaluate", *map(str, argv)]) == 0
+    (own / "README.md").write_text("a card written after the run")
+    for file in own.iterdir():
+        os.utime(file)  # as of a copy
+    assert main(["evaluate", *map(str, argv)]) == 0
+
+    for weights, complaint in (
+        (own / "model.safetensors", "holds a run with weights "),
+        (adapter / "adapter_model.safetensors", "holds a run with adapter_weights "),
+    ):
+        before = weights.read_bytes(), weights.stat().st_mtime_ns
+        weights.write_bytes(before[0][:-1] + bytes([before[0][-1] ^ 1]))
+        os.utime(weights, ns=2 * before[1:])
+        assert complaint in refusal(capsys, *argv)
+        weights.write_bytes(before[0])
+
+    run = tmp_path / "run/run.json"
+    settings = json.loads(run.read_text())
+    run.write_text(json.dumps(settings | {"code": "rwkv7-world 0123456789ab, torch 2.6.0, transformers 5.23.0"}))
+    assert "holds a run with code 'rwkv7-world 0123456789ab" in refusal(capsys, *argv)
 
 
 def test_a_folder_of_something_else_is_left_alone(model, questions, tmp_path, capsys):
