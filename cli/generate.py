@@ -200,23 +200,23 @@ def _answer(
     args: argparse.Namespace,
 ) -> None:
     """Generates the answer and prints it, as it comes unless told otherwise."""
+    from ..processing.answers import text_before
     from ..processing.chat_templates import stop_strings
     from .streaming import AnswerStreamer
 
     # A World text model ends its answer by going on with the user's next turn; others may have strings of their own
     strings = stop_strings(decoder.chat_template, model.generation_config.stop_strings)
     stop = {"stop_strings": strings, "tokenizer": getattr(decoder, "tokenizer", decoder)} if strings else {}
-    ending = strings[0] if strings else ""
     inputs = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
     }
-    streamer = None if args.no_stream else AnswerStreamer(decoder, ending)
+    streamer = None if args.no_stream else AnswerStreamer(decoder, strings)
     output = model.generate(**inputs, **_sampling(args), **stop, max_new_tokens=args.max_new_tokens, streamer=streamer)
     if args.no_stream:
         answer = output[0, inputs["input_ids"].shape[1] :]
         text = decoder.decode(answer, skip_special_tokens=True)
-        print(text.split(ending)[0] if ending else text)
+        print(text_before(text, strings))
 
 
 def _adapt(model: "PreTrainedModel", adapter: str) -> "PreTrainedModel":

@@ -71,6 +71,4 @@ def generate_answers(
 
 def text_before(text: str, endings: Sequence[str]) -> str:
     """What stands before the first of the strings that end an answer."""
-    for ending in endings:
-        text = text.split(ending)[0]
-    return text
+    return text[: min((text.index(ending) for ending in endings if ending in text), default=len(text))]
