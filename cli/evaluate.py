@@ -255,6 +255,10 @@ def _report(
             written.append(plot_errors_by_length(run_.records, task.metric, log.folder / PLOT))
     if task.submission and results["unanswered_by_the_data"]:
         written.append(task.submission(run_.records, options, log.folder))
+    if results["empty_references"]:
+        print(
+            f"{results['empty_references']} of {results['samples']} references are empty; all heard there is inserted"
+        )
     if results["unreadable"]:
         first = next(record for record in run_.records if "error" in record)
         print(

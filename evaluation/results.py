@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .confidence import CONFIDENCE, bootstrap_interval
+from .confidence import CONFIDENCE, score_interval
 from .runner import Run
 from .tasks.task import LIKELIHOOD, PERCENT, Task
 
@@ -50,6 +50,7 @@ def summarize_run(task: Task, run: Run, rule: str, settings: dict[str, Any], ski
         "rule": rule,
         "unit": "percent" if task.scale == PERCENT else task.metric,
         "samples": len(counted),
+        "empty_references": sum(record["out_of"] == 0 for record in counted),
         "unanswered_by_the_data": len(run.records) - len(scored),
         "unreadable": len(unreadable),
         "unreadable_are": "left out" if skip_unreadable else "counted as wrong",
@@ -89,7 +90,8 @@ def _scores(task: Task, records: Sequence[dict], rule: str) -> dict[str, Any]:
     if not records:
         return {"metric": task.metric, "value": None, "interval": None, "metrics": {}}
     metrics = {name: task.scale * value for name, value in task.summarize(records, rule).items()}
-    ends = bootstrap_interval([record["points"] for record in records], [record["out_of"] for record in records])
+    points, out_of = ([record[key] for record in records] for key in ("points", "out_of"))
+    ends = score_interval(points, out_of, is_share=task.scale == PERCENT)
     return {
         "metric": task.metric,
         "higher_is_better": task.higher_is_better,

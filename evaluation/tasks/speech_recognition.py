@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from ...records.manifests import CLIP_FOLDERS, clip_and_text, find_clip, manifest_records
+from ...records.manifests import CLIP_FOLDERS, TEXT_COLUMNS, clip_and_text, find_clip, manifest_records
 from ...records.stored_sets import is_stored_folder, load_stored
 from ..error_rates import character_error_rate, spoken_units, utterance_errors, word_error_rate, wrong_units
 from ..text_normalizers import get_normalizer
-from .task import DataOptions, Published, Sample, Score, Task, require, text_block
+from .task import DataOptions, Published, Sample, Score, Task, read_text, require, text_block
 
 
 # WorldRWKV and RWKV-ASR compare what is left of both texts with the reference in lower case, no more
@@ -90,8 +90,10 @@ def read_manifest(options: DataOptions) -> list[Sample]:
     )
     samples = []
     for number, (source, record) in enumerate(manifest_records(path)):
-        clip, text = clip_and_text(record) if isinstance(record, dict) else (None, None)
-        if not clip or not text:
+        if isinstance(record, str):
+            raise ValueError(f"{source}: {record}")
+        clip, text = _clip_and_reference(record)
+        if not clip or text is None:
             raise ValueError(f"{source}: no clip or no text; expected {MANIFEST_LAYOUT}")
         samples.append(_sample(str(record.get("id", number)), Path(find_clip(clip, folders)), text, options))
     return samples
@@ -125,11 +127,19 @@ def _stored_samples(options: DataOptions) -> list[Sample]:
         raise ValueError(f"{options.path}: a stored set holds its clips, so there is no folder of others to give")
     samples = []
     for number, row in enumerate(load_stored(str(options.path), split=options.split or "test")):
-        clip, text = clip_and_text(row)
-        if not isinstance(clip, dict) or not text:
+        clip, text = _clip_and_reference(row)
+        if not isinstance(clip, dict) or text is None:
             raise ValueError(f"{options.path}: row {number} has no clip or no text, its columns are {sorted(row)}")
         samples.append(_sample(str(row.get("id", number)), clip["bytes"] or clip["path"], text, options))
     return samples
+
+
+def _clip_and_reference(record: dict) -> tuple:
+    """As [`clip_and_text`], but with an empty text, of a clip in which nothing is said."""
+    clip, text = clip_and_text(record)
+    if text is None and any(record.get(name) == "" for name in TEXT_COLUMNS):
+        text = ""
+    return clip, text
 
 
 def _sample(name: str, clip: Path | str | bytes, text: str, options: DataOptions) -> Sample:
@@ -140,7 +150,7 @@ def _sample(name: str, clip: Path | str | bytes, text: str, options: DataOptions
 
 def _named_lines(path: Path) -> Iterable[tuple[str, str]]:
     """(id, transcript) of lines that begin with an id."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         name, _, text = line.strip().partition(" ")
         if name:
             yield name, text.strip()

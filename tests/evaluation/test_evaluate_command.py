@@ -25,7 +25,7 @@ from helpers import composites
 from helpers.training import PACKAGE_PARENT, save_text_model, start_command
 from rwkv7_world.adapters import attach_adapter
 from rwkv7_world.cli.main import main
-from rwkv7_world.evaluation.confidence import bootstrap_interval
+from rwkv7_world.evaluation.confidence import bootstrap_interval, score_interval
 from rwkv7_world.evaluation.plots import plot_errors_by_length
 from rwkv7_world.evaluation.results import results_table, summarize_run
 from rwkv7_world.evaluation.runner import Run, score_records
@@ -282,6 +282,24 @@ def test_clips_are_scored_by_words_and_by_length(model, tmp_path, capsys):
     assert results["metrics"].keys() >= {"wer", "wer_macro", "cer", "wer (lower)"}
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_clip_of_silence_is_scored_and_reported(model, tmp_path, capsys, suffix):
+    texts = "the red circle", ""
+    for index in range(2):
+        soundfile.write(tmp_path / f"{index}.wav", composites.random_clip(index, 8000), 16_000)
+    lines = [json.dumps({"audio": f"{index}.wav", "text": text}) for index, text in enumerate(texts)]
+    if suffix == "csv":
+        lines = ["audio,text", *(f"{index}.wav,{text}" for index, text in enumerate(texts))]
+    (tmp_path / f"clips.{suffix}").write_text("\n".join(lines))
+    argv = ["evaluate", model, "asr", "--data", tmp_path / f"clips.{suffix}", "--output", tmp_path / "run", *OPTIONS]
+    assert main([*map(str, argv)]) == 0
+    assert "1 of 2 references are empty" in capsys.readouterr().out
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    records = lines_of(tmp_path / "run/samples.jsonl")
+    assert results["empty_references"] == 1 and records[1]["out_of"] == 0
+    assert results["value"] == pytest.approx(100 * sum(record["points"] for record in records) / 3)
+
+
 def test_bits_per_character_are_those_of_one_forward_pass(tmp_path):
     model = save_text_model(tmp_path / "model")
     text = "the red circle is what the User is\n" * 60  # longer than one chunk
@@ -317,6 +335,24 @@ def test_the_interval_is_that_of_a_mean():
     deviation = 1.96 * math.sqrt(0.3 * 0.7 / 2000)
     assert (low, high) == pytest.approx((points.mean() - deviation, points.mean() + deviation), abs=0.004)
     assert bootstrap_interval(points, np.ones(2000)) == (low, high)
+
+
+@pytest.mark.parametrize(
+    ("right", "samples", "low", "high"),
+    [(1, 1, 0.2065, 1.0), (0, 1, 0.0, 0.7935), (10, 10, 0.7225, 1.0), (8, 10, 0.4902, 0.9433)],
+)
+def test_the_interval_of_few_answers_is_wilsons(right, samples, low, high):
+    points = [1.0] * right + [0.0] * (samples - right)
+    assert score_interval(points, [1.0] * samples, is_share=True) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_the_interval_of_transcripts_is_no_point():
+    low, high = score_interval([0.0], [7.0], is_share=True)
+    assert (low, high) == pytest.approx((0, 0.7935), abs=1e-4)
+    assert score_interval([3.0, 0.0], [0.0, 0.0], is_share=True)[1] > 0
+    mixed = [1.0, 0.0, 2.0], [7.0, 5.0, 6.0]
+    assert score_interval(*mixed, is_share=True) == bootstrap_interval(*mixed)
+    assert score_interval([9.0], [4.0], is_share=False) == (2.25, 2.25)
 
 
 def test_results_stand_beside_published_ones():
