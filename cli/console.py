@@ -7,9 +7,9 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 PROGRAM = "rwkv7-world"
@@ -71,6 +71,15 @@ def quiet_libraries() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if had_bars:
             transformers_logging.enable_progress_bar()
+
+
+def show_progress(title: str, is_shown: bool = True) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """What shows a bar on a terminal's stderr while a sequence is gone through."""
+    from rich.console import Console
+    from rich.progress import track
+
+    disable = not (is_shown and sys.stderr.isatty())
+    return lambda parts: track(parts, title, console=Console(stderr=True), transient=True, disable=disable)
 
 
 def discard_stdout() -> None:

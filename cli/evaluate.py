@@ -6,15 +6,21 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import PROGRAM, number, quiet_libraries
-from .loading import DTYPES, load_config, load_model, load_processor, pick_device
+from .console import PROGRAM, number, quiet_libraries, show_progress
+from .loading import (
+    DTYPES,
+    QUANTIZED_BITS,
+    answer_settings,
+    load_adapted,
+    load_config,
+    load_processor,
+    pick_device,
+)
 
 
 if TYPE_CHECKING:
@@ -22,7 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from ..evaluation.answering import Answerer
-    from ..evaluation.processes import Processes
     from ..evaluation.runner import Run
     from ..evaluation.sample_log import SampleLog
     from ..evaluation.tasks.task import DataOptions, Sample, Task
@@ -99,6 +104,7 @@ def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-new-tokens", metavar="N", type=at_least_one, help="length of an answer at most")
     group.add_argument("--adapter", metavar="DIR", help="an adapter of PEFT for the model, as a folder or a Hub id")
     group.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights (default: as saved)")
+    group.add_argument("--quantize", choices=QUANTIZED_BITS, help="weights of so many bits")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda ... (default: a GPU if there is one)")
     group.add_argument("--debug", action="store_true", help="show warnings, and the traceback of an error")
 
@@ -140,7 +146,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         lambda: _load_answerer(task, config, args, processes.device),
         log,
         processes,
-        _progress(task.name, processes),
+        show_progress(task.name, processes.is_first),
     )
     if processes.is_first:
         run_ = dataclasses.replace(run_, records=score_records(task, samples, run_.records, rule))
@@ -181,11 +187,7 @@ def _load_answerer(
     from ..evaluation.tasks.task import LIKELIHOOD
 
     processor = load_processor(config)
-    model = load_model(config, args.dtype, device)
-    if args.adapter:
-        from ..adapters import load_adapter  # needs PEFT
-
-        model = load_adapter(model, args.adapter).get_base_model()
+    model = load_adapted(config, args, device)
     if task.kind == LIKELIHOOD:
         return TextLikelihoods(model, getattr(processor, "tokenizer", processor))
     return GreedyAnswers(model, processor, task.max_new_tokens)
@@ -199,16 +201,10 @@ def _settings(
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """What the answers depend on besides the media of each sample; a run that differs in any is another one."""
-    from ..evaluation.fingerprints import code_fingerprint, model_fingerprint
-
     questions = [(sample.id, sample.prompt, sample.reference) for sample in samples]
     return {
         "task": task.name,
-        "model": str(args.model),
-        "revision": getattr(config, "_commit_hash", None),
-        "weights": model_fingerprint(config.name_or_path),
-        "adapter": args.adapter,
-        "adapter_weights": model_fingerprint(args.adapter, "adapter_config.json") if args.adapter else None,
+        **answer_settings(config, device, args),
         "data": str(args.data),
         "split": args.split,
         "media": str(args.media) if args.media else None,
@@ -218,23 +214,7 @@ def _settings(
         "limit": args.limit,
         "batch_size": args.batch_size,
         "max_new_tokens": task.max_new_tokens,
-        "dtype": args.dtype,
-        "device": device.type,
-        "backend": os.environ.get("RWKV7_BACKEND"),
-        "code": code_fingerprint(),
     }
-
-
-def _progress(title: str, processes: "Processes"):
-    from rich.console import Console
-    from rich.progress import track
-
-    shown = processes.is_first and sys.stderr.isatty()
-
-    def show(batches):
-        return track(batches, title, console=Console(stderr=True), transient=True, disable=not shown)
-
-    return show
 
 
 def _report(

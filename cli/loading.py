@@ -6,8 +6,10 @@ Whoever imports this has imported the package, and thereby registered our model 
 a repository carries is never run.
 """
 
+import argparse
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .console import first_line
 
@@ -87,6 +89,41 @@ def load_model(
         named = ", ".join(missing[:MAX_WEIGHTS_NAMED]) + (" ..." if len(missing) > MAX_WEIGHTS_NAMED else "")
         raise ValueError(f"{config.name_or_path}: weights are missing, {len(missing)} in all: {named}")
     return model.to(device).eval()
+
+
+def load_adapted(config: "PreTrainedConfig", args: argparse.Namespace, device: "torch.device") -> "PreTrainedModel":
+    """The model of [`load_model`] by the options `dtype` and `quantize`, changed by the one called `adapter`."""
+    model = load_model(config, args.dtype, device, args.quantize)
+    if not args.adapter:
+        return model
+    from ..adapters import load_adapter  # needs PEFT
+
+    return load_adapter(model, args.adapter).get_base_model()
+
+
+def answer_settings(config: "PreTrainedConfig", device: "torch.device", args: argparse.Namespace) -> dict[str, Any]:
+    """What answers depend on, but for what is asked: the model's contents, how it runs, and the code."""
+    from ..evaluation.fingerprints import code_fingerprint, model_fingerprint
+
+    return {
+        "model": str(args.model),
+        "revision": getattr(config, "_commit_hash", None),
+        "weights": model_fingerprint(config.name_or_path),
+        "adapter": args.adapter,
+        "adapter_weights": model_fingerprint(args.adapter, "adapter_config.json") if args.adapter else None,
+        "dtype": args.dtype,
+        "quantize": args.quantize,
+        "device": device.type,
+        "backend": os.environ.get("RWKV7_BACKEND"),
+        "code": code_fingerprint(),
+    }
+
+
+def save_folder(model: "PreTrainedModel", processor: "ProcessorMixin | PreTrainedTokenizerBase", folder: Path) -> int:
+    """Saves a model with its processor; the bytes of its weights."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def describe_quantization(config: "PreTrainedConfig") -> str | None:

@@ -181,7 +181,7 @@ def _check_ids(samples: Sequence[Sample]) -> None:
 
 def needed_part_is_missing(task: Task, config: Any) -> str | None:
     """What a model lacks for a task, in words; `None` if nothing."""
-    organs = {"vision_config": "eyes", "audio_config": "ears"}
+    encoders = {"vision_config": "vision encoder", "audio_config": "audio encoder"}
     if task.kind == LIKELIHOOD or getattr(config, task.needs, None) is not None:
         return None
-    return organs[task.needs]
+    return encoders[task.needs]

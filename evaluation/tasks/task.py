@@ -12,7 +12,7 @@ from typing import Any
 PERCENT = 100
 GENERATION, LIKELIHOOD = "generation", "likelihood"
 
-_MEDIA = ("image", "audio")
+_MEDIA = ("image", "audio", "video")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Sample:
 
     @property
     def media(self) -> list[str | bytes]:
-        """Paths or bytes of its pictures and clips."""
+        """Paths or bytes of its images, clips and videos."""
         return [block[block["type"]] for block in self.content if block["type"] in _MEDIA]
 
 

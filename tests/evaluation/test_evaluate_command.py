@@ -156,7 +156,7 @@ def test_two_processes_give_the_same_numbers(model, questions, whole, tmp_path):
 
 
 def test_a_finished_run_is_scored_again_without_the_model(model, questions, whole, capsys, monkeypatch):
-    monkeypatch.setattr("rwkv7_world.cli.evaluate.load_model", None)
+    monkeypatch.setattr("rwkv7_world.cli.evaluate.load_adapted", None)
     before = lines_of(whole / "samples.jsonl")
     argv = ["evaluate", str(model), "vqa", "--data", str(questions), "--output", str(whole), *OPTIONS]
     assert main([*argv, "--rule", "strict"]) == 0
@@ -394,8 +394,8 @@ def test_the_list_names_every_task(capsys):
         (("MODEL", "vqa", "--data", "DATA", "--rule", "kind"), "Unknown rule 'kind'"),
         (("MODEL", "vqa", "--data", "DATA", "--split", "val"), "vqa has no split 'val'"),
         (("MODEL", "vqa", "--data", "DATA", "--prompt", "why?"), "--prompt is for clips"),
-        (("TEXT", "vqa", "--data", "DATA"), "the model has no eyes, which vqa needs; it can be asked bpc"),
-        (("TEXT", "asr", "--data", "DATA"), "the model has no ears, which asr needs; it can be asked bpc"),
+        (("TEXT", "vqa", "--data", "DATA"), "the model has no vision encoder, which vqa needs; it can be asked bpc"),
+        (("TEXT", "asr", "--data", "DATA"), "the model has no audio encoder, which asr needs; it can be asked bpc"),
         *(
             (
                 ("MODEL", task, "--data", "DATA", "--media", "DATA"),
