@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from ..evaluation.tasks.task import DataOptions, Sample, Task
 
 
-RESULTS, PLOT = "results.json", "errors_by_length.png"
+RESULTS, PLOT, ITEM_ERRORS = "results.json", "errors_by_length.png", "errors.csv"
+WORST_SHOWN = 5  # clips that were transcribed worst
 DEFAULT_BATCH_SIZE = 8
 
 _EPILOG = f"""\
@@ -41,6 +42,7 @@ examples:
   {PROGRAM} evaluate --list
   {PROGRAM} evaluate MODEL librispeech-clean --data LibriSpeech/test-clean
   {PROGRAM} evaluate MODEL vqav2 --data vqav2 --split test-dev2015
+  {PROGRAM} evaluate MODEL asr --data recordings
   {PROGRAM} evaluate MODEL vqa --data my_questions.jsonl --limit 100
   accelerate launch --num_processes 2 -m rwkv7_world.cli.main evaluate MODEL gqa --data gqa
 
@@ -224,14 +226,19 @@ def _report(
     from rich.console import Console
 
     from ..evaluation.plots import plot_errors_by_length
-    from ..evaluation.results import results_table, summarize_run
+    from ..evaluation.results import error_rate_rows, results_table, summarize_run, with_error_rates, worst_first
 
+    is_speech = task.needs == "audio_config"
+    run_ = dataclasses.replace(run_, records=with_error_rates(run_.records)) if is_speech else run_
     log.finish(run_.records)
     results = summarize_run(task, run_, rule, log.settings, args.skip_unreadable)
     written = [log.write(RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")]
     if results["metrics"]:
         Console().print(results_table(results, Path(args.model).name))
-        if task.needs == "audio_config":
+        if is_speech:
+            for record in worst_first(run_.records)[:WORST_SHOWN]:
+                print(f"{record['error_rate']:7.1f} %  {record.get('file', record['id'])}: {record['prediction']}")
+            written.append(log.write(ITEM_ERRORS, error_rate_rows(run_.records)))
             written.append(plot_errors_by_length(run_.records, task.metric, log.folder / PLOT))
     if task.submission and results["unanswered_by_the_data"]:
         written.append(task.submission(run_.records, options, log.folder))

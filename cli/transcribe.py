@@ -15,7 +15,6 @@ from .console import PROGRAM, number, quiet_libraries
 from .loading import DTYPES, QUANTIZED_BITS, load_config
 
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
 FORMATS = (".csv", ".jsonl", ".srt")
 COLUMNS = ("file", "text", "seconds", "error")
 DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS = 8, 256
@@ -90,11 +89,13 @@ def find_clips(clips: str) -> list[Path]:
         FileNotFoundError: If there is no such folder or file, or nothing matches.
         ValueError: If there is no clip.
     """
+    from ..records.manifests import CLIP_SUFFIXES, clips_in
+
     path = Path(clips).expanduser()
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+        found = clips_in(path)
         if not found:
-            raise ValueError(f"{path}: no clip in it, expected files {', '.join(AUDIO_SUFFIXES)}")
+            raise ValueError(f"{path}: no clip in it, expected files {', '.join(CLIP_SUFFIXES)}")
         return found
     if path.is_file() and path.suffix == ".txt":
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -4,8 +4,6 @@
 
 from collections.abc import Sequence
 
-import jiwer
-
 from .text_normalizers import get_normalizer
 
 
@@ -49,6 +47,8 @@ def utterance_errors(prediction: str, reference: str, unit: str = "words") -> di
         reference: What was said; of nothing said, everything heard is inserted.
         unit: "words" or "characters".
     """
+    import jiwer  # here, for whoever scores no transcripts need not have it
+
     align = jiwer.process_words if unit == "words" else jiwer.process_characters
     aligned = align(reference.strip(), prediction.strip())
     return {kind: getattr(aligned, kind) for kind in _KINDS}

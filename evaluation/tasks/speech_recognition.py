@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from ...records.manifests import CLIP_FOLDERS, TEXT_COLUMNS, clip_and_text, find_clip, manifest_records
+from ...records.manifests import CLIP_FOLDERS, TEXT_COLUMNS, clip_and_text, clips_in, find_clip, manifest_records
 from ...records.stored_sets import is_stored_folder, load_stored
 from ..error_rates import character_error_rate, spoken_units, utterance_errors, word_error_rate, wrong_units
 from ..text_normalizers import get_normalizer
@@ -21,7 +21,9 @@ _STORED = "or a set saved by `datasets` or as parquet files, with the columns au
 LIBRISPEECH_LAYOUT = f"the official folder (SPEAKER/CHAPTER/*.trans.txt beside *.flac), {_STORED}"
 AISHELL_LAYOUT = f"the official folder (transcript/aishell_transcript_v0.8.txt and wav/SPLIT/SPEAKER/*.wav), {_STORED}"
 COMMON_VOICE_LAYOUT = f"the official folder (SPLIT.tsv and clips/), {_STORED}"
-MANIFEST_LAYOUT = f"a .jsonl, .json, .csv or .tsv of clips and texts, {_STORED}"
+MANIFEST_LAYOUT = (
+    f"a .jsonl, .json, .csv or .tsv of clips and texts, a folder of clips with a .txt beside each, {_STORED}"
+)
 
 
 def read_librispeech(options: DataOptions, task: str) -> list[Sample]:
@@ -78,13 +80,13 @@ def read_manifest(options: DataOptions) -> list[Sample]:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If a record has no clip or no text.
+        ValueError: If a record has no clip or no text, or a clip no text beside it.
     """
     path = require(options.path, ASR.name, MANIFEST_LAYOUT)
     if _is_stored(path):
         return _stored_samples(options)
     if path.is_dir():
-        raise ValueError(f"{path}: a folder without a stored set; expected {MANIFEST_LAYOUT}")
+        return _clips_beside_texts(path, options)
     folders = (
         [str(options.media_folder)] if options.media_folder else [str(path.parent / name) for name in CLIP_FOLDERS]
     )
@@ -142,10 +144,22 @@ def _clip_and_reference(record: dict) -> tuple:
     return clip, text
 
 
+def _clips_beside_texts(folder: Path, options: DataOptions) -> list[Sample]:
+    clips = clips_in(folder)
+    without = next((clip for clip in clips if not clip.with_suffix(".txt").is_file()), None)
+    if without or not clips:
+        found = f"no {without.with_suffix('.txt').name} beside it" if without else "no clip in it"
+        raise ValueError(f"{without or folder}: {found}; expected {MANIFEST_LAYOUT}")
+    return [
+        _sample(str(clip.relative_to(folder)), clip, read_text(clip.with_suffix(".txt")).strip(), options)
+        for clip in clips
+    ]
+
+
 def _sample(name: str, clip: Path | str | bytes, text: str, options: DataOptions) -> Sample:
     audio = {"type": "audio", "audio": clip if isinstance(clip, bytes) else str(clip)}
     question = (text_block(options.prompt),) if options.prompt else ()
-    return Sample(name, (audio, *question), text)
+    return Sample(name, (audio, *question), text, {} if isinstance(clip, bytes) else {"file": str(clip)})
 
 
 def _named_lines(path: Path) -> Iterable[tuple[str, str]]:

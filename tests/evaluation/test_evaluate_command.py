@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`rwkv7-world evaluate`: the same numbers however a run was interrupted or shared, and one line for bad input."""
 
+import csv
 import io
 import json
 import math
@@ -280,6 +281,31 @@ def test_clips_are_scored_by_words_and_by_length(model, tmp_path, capsys):
     results = json.loads((output / "results.json").read_text())
     assert results["value"] == pytest.approx(100 * errors / 12)
     assert results["metrics"].keys() >= {"wer", "wer_macro", "cer", "wer (lower)"}
+
+
+def test_a_folder_of_clips_with_texts_lists_the_worst_first(model, tmp_path, capsys):
+    folder = tmp_path / "clips"
+    (folder / "more").mkdir(parents=True)
+    for index, text in enumerate(("the red circle is the red circle", "red", "what is red")):
+        place = folder / ("more" if index else "") / f"{index}.wav"
+        soundfile.write(place, composites.random_clip(index, 8000), 16_000)
+        place.with_suffix(".txt").write_text(text + "\n", encoding="utf-8-sig")
+    argv = ["evaluate", str(model), "asr", "--data", str(folder), "--output", str(tmp_path / "run"), *OPTIONS]
+    assert main(argv) == 0
+    shown = [line.split(": ")[0].split()[-1] for line in capsys.readouterr().out.splitlines() if " %  " in line]
+    with open(tmp_path / "run/errors.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rates = [float(row["error_rate"]) for row in rows]
+    assert rates == sorted(rates, reverse=True) and len(rates) == 3
+    assert [row["file"] for row in rows] == shown
+    records = {record["id"]: record for record in lines_of(tmp_path / "run/samples.jsonl")}
+    assert records.keys() == {"0.wav", "more/1.wav", "more/2.wav"}
+    for row in rows:
+        record = records[row["id"]]
+        assert record["file"] == row["file"] == str(folder / row["id"])
+        assert record["error_rate"] == pytest.approx(100 * record["points"] / record["out_of"])
+    (folder / "more/1.txt").unlink()
+    assert "1.wav: no 1.txt beside it" in refusal(capsys, *argv[1:])
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
