@@ -3,6 +3,7 @@
 """Benchmarks of transcribed clips: LibriSpeech, AISHELL-1, Common Voice, and manifests of one's own."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def read_librispeech(options: DataOptions, task: str) -> list[Sample]:
     path = require(options.path, task, LIBRISPEECH_LAYOUT)
     if _is_stored(path):
         return _stored_samples(options)
+    _check_no_split(options, task)
     split = "test-" + task.removeprefix("librispeech-")
     path = next((place for place in (path / split, path / "LibriSpeech" / split) if place.is_dir()), path)
     transcripts = sorted(path.rglob("*.trans.txt"))
@@ -72,6 +74,7 @@ def read_common_voice(options: DataOptions) -> list[Sample]:
     path = require(options.path, COMMON_VOICE.name, COMMON_VOICE_LAYOUT)
     if path.is_dir() and not _is_stored(path):
         path = require(path / f"{COMMON_VOICE.split_of(options)}.tsv", COMMON_VOICE.name, COMMON_VOICE_LAYOUT)
+        options = replace(options, split=None)
     return read_manifest(DataOptions(path, options.split, options.media_folder, options.prompt))
 
 
@@ -85,6 +88,7 @@ def read_manifest(options: DataOptions) -> list[Sample]:
     path = require(options.path, ASR.name, MANIFEST_LAYOUT)
     if _is_stored(path):
         return _stored_samples(options)
+    _check_no_split(options, ASR.name)
     if path.is_dir():
         return _clips_beside_texts(path, options)
     folders = (
@@ -118,6 +122,11 @@ def summarize_transcripts(records: Sequence[dict], rule: str) -> dict[str, float
             scores = rate(heard, said, normalizer)
             rates |= {f"{name}{suffix}": scores[name] for name in names}
     return rates
+
+
+def _check_no_split(options: DataOptions, task: str) -> None:
+    if options.split is not None:
+        raise ValueError(f"{options.path}: has no splits, so {task} cannot take {options.split!r} of it")
 
 
 def _is_stored(path: Path) -> bool:
