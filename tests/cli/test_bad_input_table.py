@@ -41,7 +41,7 @@ def place(tmp_path_factory) -> Path:
     weights = folder / "truncated" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     (folder / "no_weights" / "model.safetensors").unlink()
-    for file in (folder / "no_tokenizer").glob("tokenizer*"):
+    for file in (*(folder / "no_tokenizer").glob("tokenizer*"), *(folder / "no_tokenizer").glob("*vocab*")):
         file.unlink()
     save_composite(folder / "no_processor")
     (folder / "no_processor" / "processor_config.json").unlink()
