@@ -32,6 +32,7 @@ _SYSTEM_ERRORS = {
     errno.ENOTDIR: "not a folder, or lies in something that is none",
     errno.EISDIR: "a folder, expected a file",
 }
+_DISK_FULL = os.strerror(errno.ENOSPC)
 # Libraries that are not always installed, and the extra of this package that brings each
 EXTRAS = {
     "accelerate": "train",
@@ -75,6 +76,8 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
         place = f"{error.filename2 or error.filename}: " if error.filename else ""
         return f"{place}{_SYSTEM_ERRORS[error.errno]}"
+    if _DISK_FULL in str(error):  # as safetensors says it
+        return _SYSTEM_ERRORS[errno.ENOSPC]
     if isinstance(error, ImportError) and (extra := EXTRAS.get((error.name or "").split(".")[0].replace("-", "_"))):
         return f'{error.name} is not installed; pip install "{PROGRAM}[{extra}]"'
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -5,6 +5,7 @@
 import argparse
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -176,9 +177,9 @@ def _check_media(task: "Task", media: Path | None) -> None:
 
 
 def _check_rule(task: "Task", samples: "Sequence[Sample]", rule: str) -> None:
-    """Refuses a rule that the task cannot use before anything is asked."""
+    """Refuses a rule that the task cannot use, and finds out what library it lacks, before anything is asked."""
     answered = next((sample for sample in samples if sample.reference is not None), None)
-    if answered is not None and rule != task.rule:
+    if answered is not None:
         task.score("0", answered, rule)
 
 
@@ -236,7 +237,8 @@ def _report(
     if results["metrics"]:
         Console().print(results_table(results, Path(args.model).name))
         if is_speech:
-            for record in worst_first(run_.records)[:WORST_SHOWN]:
+            wrong = (record for record in worst_first(run_.records) if record["error_rate"])
+            for record in itertools.islice(wrong, WORST_SHOWN):
                 print(f"{record['error_rate']:7.1f} %  {record.get('file', record['id'])}: {record['prediction']}")
             written.append(log.write(ITEM_ERRORS, error_rate_rows(run_.records)))
             written.append(plot_errors_by_length(run_.records, task.metric, log.folder / PLOT))

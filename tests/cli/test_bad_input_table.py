@@ -152,6 +152,7 @@ def test_every_command_has_help_with_an_example(capsys, command):
     ("error", "line"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full; make room"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full; make room"),
         (FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), "runs"), "runs: exists already"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "runs/a"), "runs/a: permission denied"),
         (ModuleNotFoundError("No module named 'jiwer'", name="jiwer"), 'jiwer is not installed; pip install "rwkv7'),
