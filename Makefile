@@ -37,7 +37,8 @@ help:
 	@echo "make tiny-world  make the example's data and train its model from nothing"
 	@echo
 	@echo "PYTHON=$(PYTHON)  the interpreter that $(VENV) is made with"
-	@echo "ARGS=...         options for the job: make test ARGS=\"-k tokenizer -x\""
+	@echo "ARGS=...         options for the job: make test ARGS=\"-k tokenizer -x\","
+	@echo "                 make demo ARGS=\"'is there a ring?' --image photo.png\""
 	@echo "TORCH_PIP_ARGS=...  options for the installation of PyTorch"
 
 demo: $(VENV)/.installed-demo

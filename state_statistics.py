@@ -5,6 +5,7 @@
 import os
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7StateEncoding
@@ -88,10 +89,17 @@ class StateStatistics:
             OSError: If there is no such file.
             ValueError: If the file holds something else.
         """
-        tensors, statistics = load_file(path), cls()
+        statistics = cls()
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: no safetensors file, or a truncated one ({error}).") from error
         expected = {f"{kind}.{name}" for kind in ("mean", "squares") for name in PARTS}
         if tensors.keys() != expected | {"count"}:
             raise ValueError(f"{path}: holds no statistics of states.")
+        shapes = {name: tensors[f"mean.{name}"].shape for name in PARTS}
+        if tensors["count"].numel() != 1 or any(tensors[f"squares.{name}"].shape != shapes[name] for name in PARTS):
+            raise ValueError(f"{path}: means, squares and count of the statistics do not go together.")
         statistics.count = int(tensors.pop("count"))
         for name, tensor in tensors.items():
             kind, _, part = name.partition(".")

@@ -3,13 +3,14 @@
 """What every sub-command shares: the parser, errors of one line, and number types that check their range."""
 
 import argparse
+import errno
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 PROGRAM = "rwkv7-world"
@@ -19,6 +20,35 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 # Errors that say by themselves what was wrong with what the user gave; of others the class is named too.
 _SELF_EXPLAINING = (ValueError, OSError)
+# What the system says in code, in words; a file's name leads where it is known
+_SYSTEM_ERRORS = {
+    errno.ENOSPC: "the disk is full; make room, and give the same command again",
+    errno.EDQUOT: "the disk quota is used up; make room, and give the same command again",
+    errno.EEXIST: "exists already",
+    errno.ENOENT: "no such file or folder",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "cannot be written to, the disk is read-only",
+    errno.ENOTDIR: "not a folder, or lies in something that is none",
+    errno.EISDIR: "a folder, expected a file",
+}
+_DISK_FULL = os.strerror(errno.ENOSPC)
+# Libraries that are not always installed, and the extra of this package that brings each
+EXTRAS = {
+    "accelerate": "train",
+    "av": "video",
+    "bitsandbytes": "qlora",
+    "datasets": "train",
+    "deepspeed": "deepspeed",
+    "espeakng_loader": "train",
+    "evaluate": "eval",
+    "jiwer": "eval",
+    "matplotlib": "plot",
+    "peft": "train",
+    "tensorboard": "train",
+    "whisper_normalizer": "eval",
+    "yaml": "train",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,12 +57,29 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
 
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        """As `ArgumentParser.parse_args`; an unknown option is a complaint of the sub-command that it was given to."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            help_ = (
+                f"{self.prog} {parsed.command} --help" if getattr(parsed, "command", None) else f"{self.prog} --help"
+            )
+            self.exit(EXIT_ERROR, f"{PROGRAM}: error: unrecognized arguments: {' '.join(unknown)} (see {help_})\n")
+        return parsed
+
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_ERROR, f"{PROGRAM}: error: {message} (see {self.prog} --help)\n")
 
 
 def first_line(error: BaseException) -> str:
     """First line of the message of `error` that is not blank, led by the class unless the message stands alone."""
+    if isinstance(error, OSError) and error.errno in _SYSTEM_ERRORS:
+        place = f"{error.filename2 or error.filename}: " if error.filename else ""
+        return f"{place}{_SYSTEM_ERRORS[error.errno]}"
+    if _DISK_FULL in str(error):  # as safetensors says it
+        return _SYSTEM_ERRORS[errno.ENOSPC]
+    if isinstance(error, ImportError) and (extra := EXTRAS.get((error.name or "").split(".")[0].replace("-", "_"))):
+        return f'{error.name} is not installed; pip install "{PROGRAM}[{extra}]"'
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, _SELF_EXPLAINING) and message:
         return message
@@ -71,6 +118,15 @@ def quiet_libraries() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if had_bars:
             transformers_logging.enable_progress_bar()
+
+
+def show_progress(title: str, is_shown: bool = True) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """What shows a bar on a terminal's stderr while a sequence is gone through."""
+    from rich.console import Console
+    from rich.progress import track
+
+    disable = not (is_shown and sys.stderr.isatty())
+    return lambda parts: track(parts, title, console=Console(stderr=True), transient=True, disable=disable)
 
 
 def discard_stdout() -> None:

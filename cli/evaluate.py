@@ -5,16 +5,23 @@
 import argparse
 import dataclasses
 import hashlib
+import itertools
 import json
-import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import PROGRAM, number, quiet_libraries
-from .loading import DTYPES, load_config, load_model, load_processor, pick_device
+from .console import PROGRAM, number, quiet_libraries, show_progress
+from .loading import (
+    DTYPES,
+    QUANTIZED_BITS,
+    answer_settings,
+    load_adapted,
+    load_config,
+    load_processor,
+    pick_device,
+)
 
 
 if TYPE_CHECKING:
@@ -22,13 +29,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from ..evaluation.answering import Answerer
-    from ..evaluation.processes import Processes
     from ..evaluation.runner import Run
     from ..evaluation.sample_log import SampleLog
     from ..evaluation.tasks.task import DataOptions, Sample, Task
 
 
-RESULTS, PLOT = "results.json", "errors_by_length.png"
+RESULTS, PLOT, ITEM_ERRORS = "results.json", "errors_by_length.png", "errors.csv"
+WORST_SHOWN = 5  # clips that were transcribed worst
 DEFAULT_BATCH_SIZE = 8
 
 _EPILOG = f"""\
@@ -36,6 +43,7 @@ examples:
   {PROGRAM} evaluate --list
   {PROGRAM} evaluate MODEL librispeech-clean --data LibriSpeech/test-clean
   {PROGRAM} evaluate MODEL vqav2 --data vqav2 --split test-dev2015
+  {PROGRAM} evaluate MODEL asr --data recordings
   {PROGRAM} evaluate MODEL vqa --data my_questions.jsonl --limit 100
   accelerate launch --num_processes 2 -m rwkv7_world.cli.main evaluate MODEL gqa --data gqa
 
@@ -99,6 +107,7 @@ def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-new-tokens", metavar="N", type=at_least_one, help="length of an answer at most")
     group.add_argument("--adapter", metavar="DIR", help="an adapter of PEFT for the model, as a folder or a Hub id")
     group.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights (default: as saved)")
+    group.add_argument("--quantize", choices=QUANTIZED_BITS, help="weights of so many bits")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda ... (default: a GPU if there is one)")
     group.add_argument("--debug", action="store_true", help="show warnings, and the traceback of an error")
 
@@ -140,7 +149,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         lambda: _load_answerer(task, config, args, processes.device),
         log,
         processes,
-        _progress(task.name, processes),
+        show_progress(task.name, processes.is_first),
     )
     if processes.is_first:
         run_ = dataclasses.replace(run_, records=score_records(task, samples, run_.records, rule))
@@ -168,9 +177,9 @@ def _check_media(task: "Task", media: Path | None) -> None:
 
 
 def _check_rule(task: "Task", samples: "Sequence[Sample]", rule: str) -> None:
-    """Refuses a rule that the task cannot use before anything is asked."""
+    """Refuses a rule that the task cannot use, and finds out what library it lacks, before anything is asked."""
     answered = next((sample for sample in samples if sample.reference is not None), None)
-    if answered is not None and rule != task.rule:
+    if answered is not None:
         task.score("0", answered, rule)
 
 
@@ -181,11 +190,7 @@ def _load_answerer(
     from ..evaluation.tasks.task import LIKELIHOOD
 
     processor = load_processor(config)
-    model = load_model(config, args.dtype, device)
-    if args.adapter:
-        from ..adapters import load_adapter  # needs PEFT
-
-        model = load_adapter(model, args.adapter).get_base_model()
+    model = load_adapted(config, args, device)
     if task.kind == LIKELIHOOD:
         return TextLikelihoods(model, getattr(processor, "tokenizer", processor))
     return GreedyAnswers(model, processor, task.max_new_tokens)
@@ -198,15 +203,11 @@ def _settings(
     device: "torch.device",
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """What the answers depend on; a run that differs in any is another one."""
+    """What the answers depend on besides the media of each sample; a run that differs in any is another one."""
     questions = [(sample.id, sample.prompt, sample.reference) for sample in samples]
     return {
         "task": task.name,
-        "model": str(args.model),
-        "revision": getattr(config, "_commit_hash", None),
-        "weights": _fingerprint_of_folder(config.name_or_path),
-        "adapter": args.adapter,
-        "adapter_weights": _fingerprint_of_folder(args.adapter) if args.adapter else None,
+        **answer_settings(config, device, args),
         "data": str(args.data),
         "split": args.split,
         "media": str(args.media) if args.media else None,
@@ -216,31 +217,7 @@ def _settings(
         "limit": args.limit,
         "batch_size": args.batch_size,
         "max_new_tokens": task.max_new_tokens,
-        "dtype": args.dtype,
-        "device": device.type,
-        "backend": os.environ.get("RWKV7_BACKEND"),
     }
-
-
-def _fingerprint_of_folder(path: str) -> str | None:
-    """A hash of the names, sizes and times of a folder's files; `None` for a model of the Hub."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        return None
-    files = sorted((file.name, file.stat()) for file in folder.iterdir() if file.is_file())
-    return hashlib.sha256(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]).encode()).hexdigest()
-
-
-def _progress(title: str, processes: "Processes"):
-    from rich.console import Console
-    from rich.progress import track
-
-    shown = processes.is_first and sys.stderr.isatty()
-
-    def show(batches):
-        return track(batches, title, console=Console(stderr=True), transient=True, disable=not shown)
-
-    return show
 
 
 def _report(
@@ -250,17 +227,27 @@ def _report(
     from rich.console import Console
 
     from ..evaluation.plots import plot_errors_by_length
-    from ..evaluation.results import results_table, summarize_run
+    from ..evaluation.results import error_rate_rows, results_table, summarize_run, with_error_rates, worst_first
 
+    is_speech = task.needs == "audio_config"
+    run_ = dataclasses.replace(run_, records=with_error_rates(run_.records)) if is_speech else run_
     log.finish(run_.records)
     results = summarize_run(task, run_, rule, log.settings, args.skip_unreadable)
     written = [log.write(RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")]
     if results["metrics"]:
         Console().print(results_table(results, Path(args.model).name))
-        if task.needs == "audio_config":
+        if is_speech:
+            wrong = (record for record in worst_first(run_.records) if record["error_rate"])
+            for record in itertools.islice(wrong, WORST_SHOWN):
+                print(f"{record['error_rate']:7.1f} %  {record.get('file', record['id'])}: {record['prediction']}")
+            written.append(log.write(ITEM_ERRORS, error_rate_rows(run_.records)))
             written.append(plot_errors_by_length(run_.records, task.metric, log.folder / PLOT))
     if task.submission and results["unanswered_by_the_data"]:
         written.append(task.submission(run_.records, options, log.folder))
+    if results["empty_references"]:
+        print(
+            f"{results['empty_references']} of {results['samples']} references are empty; all heard there is inserted"
+        )
     if results["unreadable"]:
         first = next(record for record in run_.records if "error" in record)
         print(

@@ -1,25 +1,30 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`rwkv7-world generate`: one question, with pictures and clips if wanted, answered on stdout as it is generated.
+"""`rwkv7-world generate`: one question, with images and audio if wanted, answered on stdout as it is generated; or a
+file of questions, answered in batches.
 
 Everything that can be refused without the model's weights is refused before they are read.
 """
 
 import argparse
+import json
 import os
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import PROGRAM, number, quiet_libraries
-from .inputs import check_audio, check_file, check_image
+from .inputs import check_audio, check_file, check_image, fetch, media_source
 from .loading import (
     DTYPES,
     QUANTIZED_BITS,
     is_composite,
+    load_adapted,
     load_config,
-    load_model,
     load_processor,
     pick_device,
 )
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MAX_NEW_TOKENS = 256
+DEFAULT_BATCH_SIZE = 8
 
 _EPILOG = f"""\
 examples:
@@ -38,6 +44,9 @@ examples:
   {PROGRAM} generate MODEL "Write down what is said." --audio clip.wav
   {PROGRAM} generate MODEL "What happens here?" --video film.mp4 --frames 16
   {PROGRAM} generate MODEL "Who are you?" --adapter my-state
+  {PROGRAM} generate MODEL "What is in the picture?" --image https://example.org/photo.png --json
+  {PROGRAM} generate MODEL - < question.txt
+  {PROGRAM} generate MODEL --input questions.jsonl --out answers.jsonl
 """
 
 
@@ -50,14 +59,31 @@ def add_parser(commands) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("model", metavar="MODEL", help="folder with a model, or its id on the Hugging Face Hub")
-    parser.add_argument("question", help='what to ask; "" for a model that only listens')
     parser.add_argument(
-        "--image", metavar="FILE", type=Path, action="append", default=[], help="a picture; repeatable"
+        "question", nargs="?", help='what to ask; "" for a model that only listens; - reads it from standard input'
     )
-    parser.add_argument("--audio", metavar="FILE", type=Path, action="append", default=[], help="a clip; repeatable")
     parser.add_argument(
-        "--video", metavar="FILE", type=Path, action="append", default=[], help="a video, seen as pictures; repeatable"
+        "--input",
+        metavar="FILE",
+        type=Path,
+        help='in place of a question, .jsonl: "question", "image", "audio", "video"',
     )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="with --input: the same records with their answers")
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=number(int, lambda value: value >= 1, "a whole number of at least 1"),
+        help=f"with --input: so many questions at once (default: {DEFAULT_BATCH_SIZE})",
+    )
+    for medium, text in (("image", "an image"), ("audio", "a clip"), ("video", "a video, seen as images")):
+        parser.add_argument(
+            f"--{medium}",
+            metavar="FILE|URL",
+            type=media_source,
+            action="append",
+            default=[],
+            help=f"{text}; repeatable",
+        )
     parser.add_argument(
         "--frames",
         metavar="N",
@@ -78,17 +104,24 @@ def run(args: argparse.Namespace) -> None:
         ValueError: If a file, an option or the model is not as it should be.
         OSError: If something cannot be read.
     """
-    with nullcontext() if args.debug else quiet_libraries(), _backend(args.backend):
-        _check_request(args)
+    _check_options(args)
+    with (
+        nullcontext() if args.debug else quiet_libraries(),
+        _backend(args.backend),
+        tempfile.TemporaryDirectory() as downloads,
+    ):
+        if args.input:
+            _answer_file(args)
+            return
+        if args.question == "-":
+            args.question = sys.stdin.read().strip()
+        _check_request(args, Path(downloads))
         device = pick_device(args.device)
         config = load_config(args.model)
         _check_encoders(config, args)
         processor = load_processor(config)
         inputs = _encode(processor, args) if is_composite(config) else _encode_text(processor, args)
-        model = load_model(config, args.dtype, device, args.quantize)
-        if args.adapter:
-            model = _adapt(model, args.adapter)
-        _answer(model, processor, inputs, args)
+        _answer(load_adapted(config, args, device), processor, inputs, args)
 
 
 def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +145,12 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
         type=number(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
         help="sample among the likeliest tokens that together have this probability",
     )
+    group.add_argument(
+        "--seed",
+        metavar="N",
+        type=number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 2**32 - 1"),
+        help="of sampling: the same answer every time",
+    )
 
 
 def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +161,7 @@ def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     group.add_argument("--backend", metavar="NAME", help="of the recurrence (default: $RWKV7_BACKEND, else chosen)")
+    group.add_argument("--json", action="store_true", help="print one JSON object: question, answer, tokens, seconds")
     group.add_argument("--no-stream", action="store_true", help="print the answer only when it is complete")
     group.add_argument("--debug", action="store_true", help="show warnings, and the traceback of an error")
 
@@ -142,23 +182,79 @@ def _backend(name: str | None) -> Iterator[None]:
             os.environ[BACKEND_VARIABLE] = before
 
 
-def _check_request(args: argparse.Namespace) -> None:
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuses options that do not go together, or would do nothing."""
+    media = [f"--{name}" for name in ("image", "audio", "video") if getattr(args, name)]
+    if args.input is None:
+        if args.question is None:
+            raise ValueError("a QUESTION is needed, or --input with a file of questions")
+        if args.out or args.batch_size:
+            raise ValueError(f"{'--out' if args.out else '--batch-size'} goes with --input, a file of questions")
+        if args.frames and not args.video:
+            raise ValueError("--frames is for videos, and there is no --video")
+        return
+    if args.question is not None or media:
+        raise ValueError(f"{media[0] if media else 'a question'} does not go with --input, whose lines hold both")
+    if args.out is None:
+        raise ValueError("--input needs --out, the file for the answers")
+    for name in ("json", "frames", "no_stream"):
+        if getattr(args, name):
+            raise ValueError(f"--{name.replace('_', '-')} does not go with --input")
+
+
+def _answer_file(args: argparse.Namespace) -> None:
+    """Answers a file of questions into another."""
+    from .batches import answer_samples_of, check_output, digest_of, finish, read_questions
+
+    check_output(args.out)
+    asked = list(read_questions(args.input))
+    samples = [sample for _, sample in asked]
+    config = load_config(args.model)
+    needed = {"image": "vision_config", "video": "vision_config", "audio": "audio_config"}
+    for sample in samples:
+        for block in sample.content:
+            name = needed.get(block["type"])
+            if name and getattr(config, name, None) is None:
+                encoder = name.removesuffix("_config")
+                raise ValueError(f"{args.model}: the model has no {encoder} encoder, which {sample.id} needs")
+    args.batch_size = args.batch_size or DEFAULT_BATCH_SIZE
+    options = _sampling(args) | {"max_new_tokens": args.max_new_tokens}
+    settings = {"questions": digest_of(samples), "system": args.system, "seed": args.seed, "options": options}
+    _seed(args.seed)
+    records = answer_samples_of(args, config, samples, "questions", settings, options, args.system)
+    if records:  # of the first process
+        lines = [
+            record | ({"error": done["error"]} if "error" in done else {"answer": done["prediction"]})
+            for (record, _), done in zip(asked, records, strict=True)
+        ]
+        finish(args.out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), records)
+
+
+def _seed(seed: int | None) -> None:
+    if seed is not None:
+        from transformers import set_seed
+
+        set_seed(seed)
+
+
+def _check_request(args: argparse.Namespace, downloads: Path) -> None:
+    """Checks what is asked, and makes files of URLs."""
     if not (args.question.strip() or args.image or args.audio or args.video):
         raise ValueError("the question is empty")
-    for path in args.image:
-        check_image(path)
-    for path in args.audio:
-        check_audio(path)
-    for path in args.video:
-        check_file(path)
+    for name, check in (("image", check_image), ("audio", check_audio), ("video", check_file)):
+        sources = getattr(args, name)
+        files = [fetch(source, downloads) for source in sources]
+        for file, source in zip(files, sources, strict=True):
+            check(file, source)
+        setattr(args, name, files)
 
 
 def _check_encoders(config: "PreTrainedConfig", args: argparse.Namespace) -> None:
     seen = args.image + args.video
     if seen and getattr(config, "vision_config", None) is None:
-        raise ValueError(f"{args.model}: the model has no eyes, but was given {seen[0]}")
+        raise ValueError(f"{args.model}: the model has no vision encoder, but was given {seen[0]}")
     if args.audio and getattr(config, "audio_config", None) is None:
-        raise ValueError(f"{args.model}: the model has no ears, but was given {args.audio[0]}")
+        raise ValueError(f"{args.model}: the model has no audio encoder, but was given {args.audio[0]}")
 
 
 def _encode(processor: "ProcessorMixin", args: argparse.Namespace) -> dict[str, "torch.Tensor"]:
@@ -200,29 +296,30 @@ def _answer(
     args: argparse.Namespace,
 ) -> None:
     """Generates the answer and prints it, as it comes unless told otherwise."""
+    from ..processing.answers import text_before
     from ..processing.chat_templates import stop_strings
     from .streaming import AnswerStreamer
 
     # A World text model ends its answer by going on with the user's next turn; others may have strings of their own
     strings = stop_strings(decoder.chat_template, model.generation_config.stop_strings)
     stop = {"stop_strings": strings, "tokenizer": getattr(decoder, "tokenizer", decoder)} if strings else {}
-    ending = strings[0] if strings else ""
     inputs = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
     }
-    streamer = None if args.no_stream else AnswerStreamer(decoder, ending)
+    streamer = None if args.no_stream or args.json else AnswerStreamer(decoder, strings)
+    _seed(args.seed)
+    started = time.monotonic()
     output = model.generate(**inputs, **_sampling(args), **stop, max_new_tokens=args.max_new_tokens, streamer=streamer)
-    if args.no_stream:
-        answer = output[0, inputs["input_ids"].shape[1] :]
-        text = decoder.decode(answer, skip_special_tokens=True)
-        print(text.split(ending)[0] if ending else text)
-
-
-def _adapt(model: "PreTrainedModel", adapter: str) -> "PreTrainedModel":
-    from ..adapters import load_adapter
-
-    return load_adapter(model, adapter).get_base_model()
+    if streamer is not None:
+        return
+    answer = output[0, inputs["input_ids"].shape[1] :]
+    text = text_before(decoder.decode(answer, skip_special_tokens=True), strings)
+    if args.json:
+        seconds = round(time.monotonic() - started, 3)
+        counts = {"prompt_tokens": inputs["input_ids"].shape[1], "new_tokens": len(answer), "seconds": seconds}
+        text = json.dumps({"question": args.question, "answer": text} | counts, ensure_ascii=False)
+    print(text)
 
 
 def _sampling(args: argparse.Namespace) -> dict[str, Any]:

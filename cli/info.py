@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`rwkv7-world info`: what would run here and why, and with a model, how large it and its state are.
 
-No weights are read: sizes come from the configuration and, in bytes, from the files.
+Only the headers of weight files are read: sizes come from the configuration and, in bytes, from the files.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import PROGRAM, quiet_libraries
-from .loading import describe_quantization, is_composite, load_config
+from .loading import check_weights, describe_quantization, is_composite, load_config
 
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _describe_model(model: str) -> list[tuple[str, str]]:
     if quantization := describe_quantization(config):
         lines.append(("quantised", quantization))
     if Path(model).expanduser().is_dir():
-        size = sum(path.stat().st_size for path in Path(model).expanduser().glob("*.safetensors"))
+        size = check_weights(Path(model).expanduser())
         lines.append(("weight files", f"{size:,} bytes"))
     return [*lines, ("state", f"{_state_bytes(text, dtype):,} bytes a sequence, however long")]
 

@@ -6,8 +6,11 @@ Whoever imports this has imported the package, and thereby registered our model 
 a repository carries is never run.
 """
 
+import argparse
+import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .console import first_line
 
@@ -53,11 +56,61 @@ def is_composite(config: "PreTrainedConfig") -> bool:
 
 
 def load_processor(config: "PreTrainedConfig") -> "ProcessorMixin | PreTrainedTokenizerBase":
-    """The processor of a composite model, the tokenizer of a text model."""
+    """The processor of a composite model, the tokenizer of a text model.
+
+    Raises:
+        ValueError: If it is missing, damaged, or cannot be had.
+    """
     from transformers import AutoProcessor, AutoTokenizer
 
+    name = config.name_or_path
     auto_class = AutoProcessor if is_composite(config) else AutoTokenizer
-    return auto_class.from_pretrained(config.name_or_path, trust_remote_code=False)
+    kind = "processor" if is_composite(config) else "tokenizer"
+    try:
+        processor = auto_class.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: its {kind} cannot be loaded ({first_line(error)})") from error
+    _check_processor(processor, config)
+    return processor
+
+
+def _check_processor(processor: "ProcessorMixin | PreTrainedTokenizerBase", config: "PreTrainedConfig") -> None:
+    """Refuses one that lacks a part or has another vocabulary: transformers gives what it finds, or defaults."""
+    name = config.name_or_path
+    parts = {"vision_config": "image_processor", "audio_config": "feature_extractor"}
+    for encoder, part in parts.items():
+        if is_composite(config) and getattr(config, encoder, None) and getattr(processor, part, None) is None:
+            raise ValueError(f"{name}: its processor has no {part}, processor_config.json is missing or incomplete")
+    size, room = len(getattr(processor, "tokenizer", processor)), config.get_text_config().vocab_size
+    if size > room:
+        raise ValueError(
+            f"{name}: its tokenizer has {size} tokens, the model {room}; tokenizer.json is missing or of another model"
+        )
+
+
+def check_weights(folder: Path) -> int:
+    """Checks that all weight files of a model folder are there and whole; their bytes.
+
+    Raises:
+        FileNotFoundError: If there is no weight file, or a shard of the index is missing.
+        ValueError: If one is truncated or no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    for index in folder.glob("*.safetensors.index.json"):
+        for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder / name}: no such file, and {index.name} names it")
+    if not files:
+        raise FileNotFoundError(f"{folder}: weights are missing, there is no *.safetensors in it")
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{file}: truncated, or no safetensors file ({first_line(error)})") from error
+    return sum(file.stat().st_size for file in files)
 
 
 def load_model(
@@ -79,6 +132,9 @@ def load_model(
 
     auto_class = AutoModelForMultimodalLM if is_composite(config) else AutoModelForCausalLM
     quantized = _quantization(config, quantize) if quantize else {}
+    folder = Path(config.name_or_path).expanduser()
+    if any(folder.glob("*.safetensors*")):  # else transformers names what it looked for
+        check_weights(folder)
     model, report = auto_class.from_pretrained(
         config.name_or_path, dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
     )
@@ -87,6 +143,41 @@ def load_model(
         named = ", ".join(missing[:MAX_WEIGHTS_NAMED]) + (" ..." if len(missing) > MAX_WEIGHTS_NAMED else "")
         raise ValueError(f"{config.name_or_path}: weights are missing, {len(missing)} in all: {named}")
     return model.to(device).eval()
+
+
+def load_adapted(config: "PreTrainedConfig", args: argparse.Namespace, device: "torch.device") -> "PreTrainedModel":
+    """The model of [`load_model`] by the options `dtype` and `quantize`, changed by the one called `adapter`."""
+    model = load_model(config, args.dtype, device, args.quantize)
+    if not args.adapter:
+        return model
+    from ..adapters import load_adapter  # needs PEFT
+
+    return load_adapter(model, args.adapter).get_base_model()
+
+
+def answer_settings(config: "PreTrainedConfig", device: "torch.device", args: argparse.Namespace) -> dict[str, Any]:
+    """What answers depend on, but for what is asked: the model's contents, how it runs, and the code."""
+    from ..evaluation.fingerprints import code_fingerprint, model_fingerprint
+
+    return {
+        "model": str(args.model),
+        "revision": getattr(config, "_commit_hash", None),
+        "weights": model_fingerprint(config.name_or_path),
+        "adapter": args.adapter,
+        "adapter_weights": model_fingerprint(args.adapter, "adapter_config.json") if args.adapter else None,
+        "dtype": args.dtype,
+        "quantize": args.quantize,
+        "device": device.type,
+        "backend": os.environ.get("RWKV7_BACKEND"),
+        "code": code_fingerprint(),
+    }
+
+
+def save_folder(model: "PreTrainedModel", processor: "ProcessorMixin | PreTrainedTokenizerBase", folder: Path) -> int:
+    """Saves a model with its processor; the bytes of its weights."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def describe_quantization(config: "PreTrainedConfig") -> str | None:

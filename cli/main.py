@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import convert, evaluate, generate, info, tokenize, train, upload
+from . import convert, evaluate, generate, info, merge, quantize, tokenize, train, transcribe, upload
 from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
 
 
@@ -16,6 +16,7 @@ examples:
   {PROGRAM} info examples/tiny_world/checkpoint
   {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
   {PROGRAM} generate examples/tiny_world/checkpoint "What is in the picture?" --image photo.png
+  {PROGRAM} transcribe MODEL recordings --out texts.csv
   {PROGRAM} train recipe.yaml
   {PROGRAM} evaluate rwkv7-world-0.4b librispeech-clean --data LibriSpeech
   {PROGRAM} upload my-model me/my-model --license apache-2.0 --dry-run
@@ -46,14 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> Parser:
     """The parser of the command with all its sub-commands."""
     parser = Parser(prog=PROGRAM, description="RWKV-7 World: models that read, see and listen.", epilog=_EPILOG)
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}")
+    parser.add_argument("-V", "--version", action="version", version=f"{PROGRAM} {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     convert.add_parser(commands)
     evaluate.add_parser(commands)
     generate.add_parser(commands)
     info.add_parser(commands)
+    merge.add_parser(commands)
+    quantize.add_parser(commands)
     tokenize.add_parser(commands)
     train.add_parser(commands)
+    transcribe.add_parser(commands)
     upload.add_parser(commands)
     return parser
 

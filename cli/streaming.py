@@ -2,28 +2,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """An answer printed as it is generated, without the text that ends it."""
 
+from collections.abc import Sequence
+
 from transformers import TextStreamer
+
+from ..processing.answers import text_before
 
 
 class AnswerStreamer(TextStreamer):
-    """Prints the answer as it comes, but keeps back what may be the beginning of `ending`, and drops `ending`.
+    """Prints the answer as it comes up to the first of `endings`, and keeps back what may be the beginning of one.
 
     Args:
         decoder: Tokenizer or processor of the model.
-        ending: Text that ends the answer when it is generated, and is not part of it.
+        endings: Texts that end the answer when they are generated, and are not part of it.
     """
 
-    def __init__(self, decoder, ending: str):
+    def __init__(self, decoder, endings: Sequence[str]):
         super().__init__(decoder, skip_prompt=True, skip_special_tokens=True)
-        self.ending = ending
-        self.kept_back = ""
+        self.endings = endings
+        self.kept_back, self.has_ended = "", False
 
     def on_finalized_text(self, text: str, stream_end: bool = False):
         text = self.kept_back + text
-        if stream_end:
-            super().on_finalized_text(text.removesuffix(self.ending), stream_end=True)
-            return
-        lengths = range(min(len(self.ending), len(text)), 0, -1)
-        held = next((length for length in lengths if self.ending.startswith(text[-length:])), 0)
-        self.kept_back = text[len(text) - held :]
-        super().on_finalized_text(text[: len(text) - held])
+        before = text_before(text, self.endings)
+        if self.has_ended or before != text or stream_end:
+            shown, self.kept_back = "" if self.has_ended else before, ""
+            self.has_ended = self.has_ended or before != text
+        else:
+            held = max((_overlap(text, ending) for ending in self.endings), default=0)
+            shown, self.kept_back = text[: len(text) - held], text[len(text) - held :]
+        super().on_finalized_text(shown, stream_end=stream_end)
+
+
+def _overlap(text: str, ending: str) -> int:
+    """How many characters at the end of `text` begin `ending`."""
+    lengths = range(min(len(ending), len(text)), 0, -1)
+    return next((length for length in lengths if ending.startswith(text[-length:])), 0)

@@ -4,8 +4,9 @@
 
 import argparse
 from contextlib import nullcontext
+from pathlib import Path
 
-from .console import PROGRAM, quiet_libraries
+from .console import PROGRAM, first_line, quiet_libraries, show_progress
 
 
 END_OF_DOCUMENT = 0  # in every RWKV vocabulary
@@ -38,16 +39,29 @@ def run(args: argparse.Namespace) -> None:
         ValueError: If the data holds something else than texts.
         OSError: If something cannot be read or written.
     """
-    from rich.progress import track
+    import datasets
     from transformers import AutoTokenizer
 
     from ..training.data.binidx import write_binidx
     from ..training.data.formats import read_data
 
+    taken = [path for path in (Path(f"{args.prefix}.bin"), Path(f"{args.prefix}.idx")) if path.exists()]
+    if taken:
+        raise ValueError(f"{taken[0]}: exists already; name another PREFIX, or remove it")
+    if not args.debug:
+        datasets.disable_progress_bars()
     with nullcontext() if args.debug else quiet_libraries():
-        rows = read_data(args.data)
-        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
-        documents = (_tokens(row, tokenizer, args.data) for row in track(rows, "tokens", transient=True))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{args.tokenizer}: its tokenizer cannot be loaded ({first_line(error)})") from error
+        try:
+            rows = read_data(args.data)
+        except (UnicodeDecodeError, datasets.exceptions.DatasetGenerationError) as error:
+            raise ValueError(f"{args.data}: cannot be read ({first_line(error.__cause__ or error)})") from error
+        if not len(rows):
+            raise ValueError(f"{args.data}: not one text in it")
+        documents = (_tokens(row, tokenizer, args.data) for row in show_progress("tokens")(rows))
         count = write_binidx(args.prefix, documents, len(tokenizer))
     print(f"{args.prefix}.bin, {args.prefix}.idx: {count} documents")
 

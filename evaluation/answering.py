@@ -3,14 +3,14 @@
 """What a model says to samples: its greedy answers, or how likely it finds texts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..processing.answers import encode_conversations, generate_answers
+from ..processing.answers import encode_conversations, encode_texts, generate_answers
 from .tasks.task import Sample
 
 
@@ -32,24 +32,31 @@ class GreedyAnswers:
     """The likeliest answer, token by token.
 
     Args:
-        model: A composite.
-        processor: Its processor.
+        model: A composite or a text model.
+        processor: Its processor or tokenizer.
         max_new_tokens: Length of an answer at most.
+        system: Instruction before every question.
+        options: Of `generate`, in place of taking the likeliest token.
     """
 
     model: PreTrainedModel
-    processor: ProcessorMixin
+    processor: ProcessorMixin | PreTrainedTokenizerBase
     max_new_tokens: int
+    system: str | None = None
+    options: dict[str, Any] = field(default_factory=lambda: {"do_sample": False})
 
     def encode(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """The questions with their media, padded on the left."""
+        if not isinstance(self.processor, ProcessorMixin):
+            return encode_texts(self.processor, [sample.prompt for sample in samples], self.system)
+        opening = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
         return encode_conversations(
-            self.processor, [[{"role": "user", "content": list(sample.content)}] for sample in samples]
+            self.processor, [[*opening, {"role": "user", "content": list(sample.content)}] for sample in samples]
         )
 
     def answer(self, inputs: dict[str, torch.Tensor]) -> list[str]:
         """Answers without special tokens, the strings that end them, and space around them."""
-        options = {"max_new_tokens": self.max_new_tokens, "do_sample": False}
+        options = {"max_new_tokens": self.max_new_tokens} | self.options
         return generate_answers(self.model, self.processor, inputs, **options)
 
 

@@ -4,8 +4,6 @@
 
 from collections.abc import Sequence
 
-import jiwer
-
 from .text_normalizers import get_normalizer
 
 
@@ -23,11 +21,13 @@ def word_error_rate(
         normalizer: Of both, see [`get_normalizer`].
 
     Returns:
-        `wer` (errors of all utterances by their words), `wer_macro` (mean over the utterances), and what they are made
-        of: `substitutions`, `deletions`, `insertions`, `reference_words`.
+        `wer` (errors of all utterances by their words), `wer_macro` (mean over the utterances), what they are made of:
+        `substitutions`, `deletions`, `insertions`, `reference_words`, and `empty_references`, in which nothing is
+        left of what was said. All as jiwer defines them: words heard in silence are inserted, and where there is
+        nothing to divide by, errors are counted and not divided.
 
     Raises:
-        ValueError: If the numbers differ, or all references are empty.
+        ValueError: If the numbers differ, or there are none.
     """
     return _error_rates("wer", "words", predictions, references, normalizer)
 
@@ -35,7 +35,7 @@ def word_error_rate(
 def character_error_rate(
     predictions: Sequence[str], references: Sequence[str], normalizer: str = "none"
 ) -> dict[str, float | int]:
-    """Character error rates, from 0 up: `cer`, `cer_macro` and `reference_characters`, as [`word_error_rate`]."""
+    """Character error rates, from 0 up: `cer`, `cer_macro`, `reference_characters` ..., as [`word_error_rate`]."""
     return _error_rates("cer", "characters", predictions, references, normalizer)
 
 
@@ -47,12 +47,16 @@ def utterance_errors(prediction: str, reference: str, unit: str = "words") -> di
         reference: What was said; of nothing said, everything heard is inserted.
         unit: "words" or "characters".
     """
-    said, heard = reference.strip(), prediction.strip()
-    if not said:  # which jiwer refuses
-        inserted = len(heard.split() if unit == "words" else heard)
-        return dict.fromkeys(_KINDS, 0) | {"insertions": inserted}
-    aligned = (jiwer.process_words if unit == "words" else jiwer.process_characters)(said, heard)
+    import jiwer  # here, for whoever scores no transcripts need not have it
+
+    align = jiwer.process_words if unit == "words" else jiwer.process_characters
+    aligned = align(reference.strip(), prediction.strip())
     return {kind: getattr(aligned, kind) for kind in _KINDS}
+
+
+def rate_of(errors: dict[str, int]) -> float:
+    """Wrong units by those of the reference; where it has none, how many were inserted, as jiwer."""
+    return wrong_units(errors) / (spoken_units(errors) or 1)
 
 
 def spoken_units(errors: dict[str, int]) -> int:
@@ -75,14 +79,13 @@ def _error_rates(
         utterance_errors(normalize(heard), normalize(said), unit)
         for heard, said in zip(predictions, references, strict=True)
     ]
+    if not utterances:
+        raise ValueError("There is not one utterance to score.")
     total = {kind: sum(errors[kind] for errors in utterances) for kind in _KINDS}
-    units = spoken_units(total)
-    if not units:
-        raise ValueError("Not one reference has a word in it.")
-    rates = [wrong_units(errors) / spoken_units(errors) for errors in utterances if spoken_units(errors)]
     return {
-        name: wrong_units(total) / units,
-        f"{name}_macro": sum(rates) / len(rates),
+        name: rate_of(total),
+        f"{name}_macro": sum(map(rate_of, utterances)) / len(utterances),
         **{kind: total[kind] for kind in _KINDS[1:]},
-        f"reference_{unit}": units,
+        f"reference_{unit}": spoken_units(total),
+        "empty_references": sum(not spoken_units(errors) for errors in utterances),
     }

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scores of a run with all that is needed to trust them, and as a table beside those of others."""
 
+import csv
+import io
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .confidence import CONFIDENCE, bootstrap_interval
+from .confidence import CONFIDENCE, score_interval
 from .runner import Run
 from .tasks.task import LIKELIHOOD, PERCENT, Task
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _VERSIONED = ("rwkv7-world", "torch", "transformers", "tokenizers", "numpy", "jiwer", "whisper-normalizer")
 _LISTED_UNREADABLE = 100
+ERROR_COLUMNS = ("id", "file", "error_rate", "points", "out_of", "seconds", "reference", "prediction", "error")
 # Of settings; what is published names no folder of one's own
 _PATHS = ("model", "adapter", "data", "media")
 
@@ -50,6 +53,7 @@ def summarize_run(task: Task, run: Run, rule: str, settings: dict[str, Any], ski
         "rule": rule,
         "unit": "percent" if task.scale == PERCENT else task.metric,
         "samples": len(counted),
+        "empty_references": sum(record["out_of"] == 0 for record in counted),
         "unanswered_by_the_data": len(run.records) - len(scored),
         "unreadable": len(unreadable),
         "unreadable_are": "left out" if skip_unreadable else "counted as wrong",
@@ -61,6 +65,28 @@ def summarize_run(task: Task, run: Run, rule: str, settings: dict[str, Any], ski
         "seconds": round(run.seconds, 1),
         "samples_answered_before": run.resumed,
     }
+
+
+def with_error_rates(records: Sequence[dict]) -> list[dict]:
+    """Scored records of transcripts with the "error_rate" of each, in percent; without words, how many were heard."""
+    return [
+        record | {"error_rate": PERCENT * record["points"] / (record["out_of"] or 1)} if "points" in record else record
+        for record in records
+    ]
+
+
+def worst_first(records: Sequence[dict]) -> list[dict]:
+    """The records of [`with_error_rates`] that were scored, those with the highest rate first."""
+    return sorted((one for one in records if "error_rate" in one), key=lambda one: one["error_rate"], reverse=True)
+
+
+def error_rate_rows(records: Sequence[dict]) -> str:
+    """CSV of the records of [`with_error_rates`], the worst first."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ERROR_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(worst_first(records))
+    return table.getvalue()
 
 
 def results_table(results: dict[str, Any], model: str) -> "Table":
@@ -89,7 +115,8 @@ def _scores(task: Task, records: Sequence[dict], rule: str) -> dict[str, Any]:
     if not records:
         return {"metric": task.metric, "value": None, "interval": None, "metrics": {}}
     metrics = {name: task.scale * value for name, value in task.summarize(records, rule).items()}
-    ends = bootstrap_interval([record["points"] for record in records], [record["out_of"] for record in records])
+    points, out_of = ([record[key] for record in records] for key in ("points", "out_of"))
+    ends = score_interval(points, out_of, is_share=task.scale == PERCENT)
     return {
         "metric": task.metric,
         "higher_is_better": task.higher_is_better,

@@ -13,6 +13,7 @@ from io import BytesIO
 from typing import Any
 
 from .answering import Answerer
+from .fingerprints import media_fingerprint
 from .processes import Processes
 from .sample_log import SampleLog
 from .tasks.task import LIKELIHOOD, Sample, Task
@@ -24,7 +25,8 @@ class Run:
 
     Args:
         records: One for each sample, in the order of the data: "id", "prompt", "prediction", "reference", the sample's
-            details, "points" and "out_of" if there is a reference, "seconds" of a clip, "error" if it cannot be read.
+            details, "points" and "out_of" if there is a reference, "seconds" of a clip, "media" (a hash of its images
+            and audio), "error" if it cannot be read.
         seconds: How long this process took.
         resumed: How many samples had been answered before.
     """
@@ -43,7 +45,7 @@ def answer_samples(
     processes: Processes,
     progress: Callable[[Sequence[Any]], Any] = iter,
 ) -> Run:
-    """Answers what has no answer in the log yet.
+    """Answers what has no answer in the log yet, or one about other images or audio than those that are there now.
 
     Args:
         task: The benchmark.
@@ -66,29 +68,36 @@ def answer_samples(
         log.begin()
     processes.wait()
     # What could not be read may be there by now
-    known = {name for name, record in log.records().items() if "error" not in record}
+    known = {name: record for name, record in log.records().items() if "error" not in record}
     processes.wait()  # before anyone appends to what others still read
     lengths = [_clip_seconds(sample) for sample in samples]
     batches = _batches(samples, lengths, batch_size)[processes.index :: processes.count]
-    missing = [batch for batch in batches if any(samples[index].id not in known for index in batch)]
+    media = {index: media_fingerprint(samples[index]) for batch in batches for index in batch}
+    missing = [batch for batch in batches if any(_is_stale(known, samples[i], media[i]) for i in batch)]
     if missing:
         answerer = load()
         for batch in progress(missing):
             chosen = [samples[index] for index in batch]
             records = _answer_batch(answerer, task, chosen)
             for record, index in zip(records, batch, strict=True):
-                record["seconds"] = lengths[index]
+                record |= {"seconds": lengths[index], "media": media[index]}
             log.append(records, processes.index)
     processes.wait()
     seconds = time.monotonic() - started
     if not processes.is_first:
-        return Run([], seconds, len(known))
+        return Run([], seconds, 0)
     answered = log.records()
     records = [answered[sample.id] for sample in samples]
+    resumed = sum(known.get(record["id"]) == record for record in records)
     if all("error" in record for record in records):
         log.discard()
         raise ValueError(f"not one of {len(records)} samples can be read; the first: {records[0]['error']}")
-    return Run(records, seconds, len(known))
+    return Run(records, seconds, resumed)
+
+
+def _is_stale(known: dict[str, dict], sample: Sample, media: str | None) -> bool:
+    """Whether a sample has no answer yet, or one that was given to other media."""
+    return sample.id not in known or known[sample.id].get("media") != media
 
 
 def score_records(task: Task, samples: Sequence[Sample], records: Sequence[dict], rule: str) -> list[dict]:
@@ -172,7 +181,7 @@ def _check_ids(samples: Sequence[Sample]) -> None:
 
 def needed_part_is_missing(task: Task, config: Any) -> str | None:
     """What a model lacks for a task, in words; `None` if nothing."""
-    organs = {"vision_config": "eyes", "audio_config": "ears"}
+    encoders = {"vision_config": "vision encoder", "audio_config": "audio encoder"}
     if task.kind == LIKELIHOOD or getattr(config, task.needs, None) is not None:
         return None
-    return organs[task.needs]
+    return encoders[task.needs]

@@ -78,6 +78,8 @@ class SampleLog:
             if self.folder.exists() and any(self.folder.iterdir()):
                 raise ValueError(f"{self.folder}: not empty, and no run of this command; name another --output")
             return
+        if not (self.folder / SAMPLES).exists() and not self._parts():
+            return  # it ended before the first answer
         held = json.loads(path.read_text(encoding="utf-8"))
         for name, value in self.settings.items():
             if held.get(name) != value:

@@ -11,6 +11,11 @@ def _as_it_is(text: str) -> str:
     return text
 
 
+def words_of(text: str) -> str:
+    """The text with one space between words, whatever white space of Unicode parted them."""
+    return " ".join(text.split())
+
+
 def chinese_characters(text: str) -> str:
     """Lower case, full-width forms made half-width, neither spaces nor punctuation: for error rates of characters."""
     text = unicodedata.normalize("NFKC", text).lower()
@@ -28,9 +33,9 @@ def _whisper(language: str) -> Callable[[str], str]:
 
 NORMALIZERS: dict[str, Callable[[str], str]] = {
     "none": _as_it_is,
-    "lower": str.lower,
-    "whisper_basic": lambda text: _whisper("basic")(text),
-    "whisper_english": lambda text: _whisper("english")(text),
+    "lower": lambda text: words_of(text.lower()),
+    "whisper_basic": lambda text: words_of(_whisper("basic")(words_of(text))),
+    "whisper_english": lambda text: words_of(_whisper("english")(words_of(text))),
     "chinese": chinese_characters,
 }
 
@@ -39,8 +44,10 @@ def get_normalizer(name: str) -> Callable[[str], str]:
     """The normaliser of that name.
 
     Args:
-        name: "none", "lower" (case alone), "whisper_basic" (case, punctuation, brackets), "whisper_english" (also
-            numbers, contractions, British spelling) or "chinese" (case, width, punctuation, spaces).
+        name: "none" (the text as it is, so that jiwer parts words at spaces only), "lower" (case and white space),
+            "whisper_basic" (case, punctuation, brackets), "whisper_english" (also numbers, contractions, British
+            spelling) or "chinese" (case, width, punctuation, spaces). Under all but "none" any white space parts
+            words: tabs, line breaks and no-break spaces too.
 
     Raises:
         ValueError: If there is none.

@@ -21,11 +21,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import torch
 
@@ -183,9 +183,10 @@ def _restore_sources(folder: Path) -> None:
     for name, text in SOURCES.items():
         if (folder / name).is_file():
             continue
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, folder / name)
+        # An ordinary file, for those of `tempfile` can be read by one user only
+        unfinished = folder / f"{name}.{uuid4().hex}"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(folder / name)
 
 
 def _cache_folder() -> Path:

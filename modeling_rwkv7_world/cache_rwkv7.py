@@ -17,7 +17,7 @@ import copy
 from functools import lru_cache
 
 import torch
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 from transformers.cache_utils import Cache, DynamicCache, LinearAttentionLayer, StaticCache
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.generation import GenerationMixin
@@ -300,7 +300,7 @@ class RWKV7GenerationMixin(GenerationMixin):
     def _get_stopping_criteria(self, generation_config, stopping_criteria, tokenizer=None):
         """Stop strings that a model was saved with need no `tokenizer`: there is one in its own folder."""
         if generation_config.stop_strings is not None and tokenizer is None and self.name_or_path:
-            tokenizer = _tokenizer_of(self.name_or_path)
+            tokenizer = _tokenizer_of(self.name_or_path, getattr(self.config, "_commit_hash", None))
         return super()._get_stopping_criteria(generation_config, stopping_criteria, tokenizer)
 
     def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs) -> None:
@@ -323,9 +323,13 @@ class RWKV7GenerationMixin(GenerationMixin):
 
 
 @lru_cache(maxsize=4)
-def _tokenizer_of(model: str) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in the folder or Hub repository of a model, `None` if there is none."""
+def _tokenizer_of(model: str, revision: str | None) -> PreTrainedTokenizerBase | None:
+    """The tokenizer beside the weights of a model; `None` if it is not on this machine.
+
+    World tokenizers are stock tokenizer.json files. By their class no code of the folder is looked at, so nobody is
+    asked whether it may run, and nothing is fetched.
+    """
     try:
-        return AutoTokenizer.from_pretrained(model)
-    except OSError:
+        return PreTrainedTokenizerFast.from_pretrained(model, revision=revision, local_files_only=True)
+    except (OSError, ValueError):
         return None

@@ -16,7 +16,7 @@
 from collections.abc import Sequence
 
 import torch
-from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers import BatchFeature, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from .chat_templates import stop_strings
 
@@ -46,16 +46,42 @@ def encode_conversations(processor: ProcessorMixin, conversations: Sequence[list
     )
 
 
+def encode_texts(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], system: str | None) -> BatchFeature:
+    """Inputs of a text model for a batch of questions, padded on the left.
+
+    Args:
+        tokenizer: Without a chat template, questions are texts to continue.
+        questions: One for each row.
+        system: Instruction before every question.
+    """
+    if tokenizer.chat_template is None:
+        prompts = [f"{system}\n\n{question}" if system else question for question in questions]
+        return tokenizer(prompts, return_tensors="pt", padding=len(prompts) > 1, padding_side="left")
+    opening = [{"role": "system", "content": system}] if system else []
+    return tokenizer.apply_chat_template(
+        [[*opening, {"role": "user", "content": question}] for question in questions],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+        padding=len(questions) > 1,
+        tokenizer_kwargs={"padding_side": "left"},
+    )
+
+
 @torch.inference_mode()
 def generate_answers(
-    model: PreTrainedModel, processor: ProcessorMixin, inputs: dict[str, torch.Tensor], **options
+    model: PreTrainedModel,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    inputs: dict[str, torch.Tensor],
+    **options,
 ) -> list[str]:
     """Answers without special tokens, the strings that end them, and space around them.
 
     Args:
-        model: A composite.
-        processor: Its processor.
-        inputs: From [`encode_conversations`], on any device.
+        model: A composite or a text model.
+        processor: Its processor or tokenizer.
+        inputs: From [`encode_conversations`] or [`encode_texts`], on any device.
         options: Of `generate`.
     """
     inputs = {
@@ -63,7 +89,7 @@ def generate_answers(
         for name, value in inputs.items()
     }
     endings = stop_strings(processor.chat_template, model.generation_config.stop_strings)
-    stop = {"stop_strings": endings, "tokenizer": processor.tokenizer} if endings else {}
+    stop = {"stop_strings": endings, "tokenizer": getattr(processor, "tokenizer", processor)} if endings else {}
     output = model.generate(**inputs, **stop, **options)
     answers = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text_before(answer, endings).strip() for answer in answers]
@@ -71,6 +97,4 @@ def generate_answers(
 
 def text_before(text: str, endings: Sequence[str]) -> str:
     """What stands before the first of the strings that end an answer."""
-    for ending in endings:
-        text = text.split(ending)[0]
-    return text
+    return text[: min((text.index(ending) for ending in endings if ending in text), default=len(text))]

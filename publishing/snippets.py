@@ -21,6 +21,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 from .contents import Contents, Kind, is_trained_state
 
 
+TIME_LIMIT = 1800  # seconds, for a base model may have to be downloaded first
 CLIP_SECONDS, CLIP_RATE = 1, 16_000
 PICTURE_SIZE = 64
 HIDE_PACKAGE = "import sys; sys.modules['rwkv7_world'] = None\n"
@@ -105,7 +106,7 @@ def run_snippet(contents: Contents, base: str | None) -> None:
     """Runs the lines of the card on the folder as it is here.
 
     Raises:
-        ValueError: If they fail; the message has the last line of what went wrong.
+        ValueError: If they fail or do not end; the message has the last line of what went wrong.
     """
     script = write_snippet(contents, str(contents.folder.resolve()), base, local=True)
     variables = {"PYTHONPATH": os.pathsep.join(_library_folders())}
@@ -115,14 +116,18 @@ def run_snippet(contents: Contents, base: str | None) -> None:
         script = HIDE_PACKAGE + script
     with tempfile.TemporaryDirectory() as place:
         _write_samples(Path(place))
-        process = subprocess.run(
-            [sys.executable, "-c", script],
-            cwd=place,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | variables,
-        )
+        try:
+            process = subprocess.run(
+                [sys.executable, "-c", script],
+                cwd=place,
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | variables,
+                timeout=TIME_LIMIT,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"{contents.folder}: the card's example did not end in {TIME_LIMIT} s") from error
     if process.returncode != 0:
         lines = [line for line in process.stderr.splitlines() if line.strip()] or ["no message"]
         raise ValueError(f"{contents.folder}: cannot be loaded and run: {lines[-1].strip()}")

@@ -14,6 +14,7 @@ TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence", "answer")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # Where a manifest's clips may lie beside it: Common Voice names them without their folder
 CLIP_FOLDERS = ("", "clips", "audio", "wav")
+CLIP_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
 
 
 def manifest_records(path: Path) -> Iterator[tuple[str, dict | str]]:
@@ -42,3 +43,8 @@ def find_clip(audio: str, folders: list[str]) -> str:
     """The clip's path: in the first folder that holds it, else in the first."""
     found = (Path(folder) / audio for folder in folders if (Path(folder) / audio).exists())
     return str(next(found, Path(folders[0]) / audio))
+
+
+def clips_in(folder: Path) -> list[Path]:
+    """The clips of a folder and its sub-folders, in order of their paths."""
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in CLIP_SUFFIXES and file.is_file())

@@ -274,3 +274,27 @@ def test_modules_of_one_name_are_refused(tmp_path):
     (tmp_path / "entry.py").write_text("from .first import same\nfrom .second.same import name\n")
     with pytest.raises(ValueError, match="would both be same.py"):
         flat_modules(tmp_path / "entry.py")
+
+
+def test_stop_strings_without_a_tokenizer_ask_and_fetch_nothing(tmp_path):
+    tokenizer = tiny_tokenizer()
+    model = RWKV7ForCausalLM(tiny_config(vocab_size=len(tokenizer))).eval()
+    model.generation_config.eos_token_id = None
+    prompt = tokenizer("what", return_tensors="pt")["input_ids"]
+    text = tokenizer.decode(model.generate(prompt, max_new_tokens=8)[0, prompt.shape[1] :])
+    model.generation_config.stop_strings = [text[2:4]]
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    expected = model.generate(prompt, max_new_tokens=8, tokenizer=tokenizer).tolist()
+    script = """
+import builtins, json, sys, torch, transformers
+builtins.input = lambda *_: sys.exit("it asked")
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+model.generation_config.eos_token_id = None
+print(json.dumps(model.generate(torch.tensor(json.loads(sys.argv[2])), max_new_tokens=8).tolist()))
+"""
+    interpreter = make_clean_environment(tmp_path / "environment")
+    (tmp_path / "cache").mkdir()
+    arguments = tmp_path / "model", json.dumps(prompt.tolist())
+    printed = run_python(interpreter, script, *arguments, cache=tmp_path / "cache", HF_HUB_OFFLINE="0")
+    assert json.loads(printed.splitlines()[-1]) == expected

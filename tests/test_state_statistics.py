@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from helpers.text_models import random_ids, tiny_model
 from rwkv7_world.state_statistics import StateStatistics
@@ -73,3 +74,16 @@ def test_misuse_is_refused(model, tmp_path):
     torch.save({}, tmp_path / "x")
     with pytest.raises(OSError):
         StateStatistics.load(tmp_path / "missing.safetensors")
+
+
+def test_a_file_of_something_else_is_refused_by_name(model, tmp_path):
+    statistics, path = StateStatistics(), tmp_path / "statistics.safetensors"
+    with torch.no_grad():
+        statistics.update(model.encode_state(random_ids(2, 4)))
+    statistics.save(path)
+    whole, tensors = path.read_bytes(), load_file(path)
+    changed = tensors | {"squares.recurrent": torch.zeros(3)}
+    for junk in (b"", b"junk", whole[:-1], save({"a": torch.zeros(1)}), save(changed)):
+        path.write_bytes(junk)
+        with pytest.raises(ValueError, match=r"statistics\.safetensors: "):
+            StateStatistics.load(path)

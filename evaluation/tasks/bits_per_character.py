@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...records.json_records import read_records
 from ..likelihoods import bits_per_character
-from .task import LIKELIHOOD, DataOptions, Sample, Score, Task, records_with, require, text_block
+from .task import LIKELIHOOD, DataOptions, Sample, Score, Task, read_text, records_with, require, text_block
 
 
 LAYOUT = 'a .txt (one text), a folder of them, or a .jsonl or .json of records {"text"}'
@@ -42,7 +42,7 @@ def summarize_likelihoods(records: Sequence[dict], rule: str) -> dict[str, float
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
     if path.is_dir() or path.suffix == ".txt":
         files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
-        texts = [(file.name, file.read_text(encoding="utf-8")) for file in files]
+        texts = [(file.name, read_text(file)) for file in files]
     else:
         records = enumerate(records_with(read_records(path), "text"))
         texts = [(str(number), record["text"]) for number, (_, record) in records]

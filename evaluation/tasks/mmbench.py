@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .picture_answers import WORLDRWKV, accuracy
 from .scienceqa import score_choice
-from .task import DataOptions, Published, Sample, Task, image_block, records_with, require, text_block
+from .task import DataOptions, Published, Sample, Task, image_block, records_with, require, text_block, text_encoding
 
 
 LAYOUT = "an official .tsv with the columns index, question, A, B, ..., image, and the picture itself in base64"
@@ -80,10 +80,13 @@ def _sample(source: str, row: dict[str, str], pictures: dict[str, str]) -> Sampl
 
 def _tsv_rows(path: Path) -> Iterator[tuple[str, dict]]:
     csv.field_size_limit(sys.maxsize)  # pictures are longer than the limit of 128 KiB
-    with open(path, encoding="utf-8", newline="") as lines:
+    with open(path, encoding=text_encoding(path), newline="") as lines:
         reader = csv.DictReader(lines, delimiter="\t")
         for row in reader:
-            yield f"{path}:{reader.line_num}", row
+            if None in row:
+                raise ValueError(f"{path}:{reader.line_num}: more fields than the {len(reader.fieldnames)} columns")
+            # A row that ends early lacks the columns that it does not reach
+            yield f"{path}:{reader.line_num}", {name: value for name, value in row.items() if value is not None}
 
 
 MMBENCH = Task(

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..exact_answers import matches
 from ..vqa_answers import vqa_score
-from .task import Published, Sample, Score, image_block, ratio, ratios_by, text_block
+from .task import Published, Sample, Score, image_block, ratio, ratios_by, read_text, text_block
 
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
@@ -55,7 +55,7 @@ def read_json(path: Path) -> Any:
         ValueError: If it is none.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: no JSON ({error})") from error
 

@@ -3,14 +3,15 @@
 """Benchmarks of transcribed clips: LibriSpeech, AISHELL-1, Common Voice, and manifests of one's own."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ...records.manifests import CLIP_FOLDERS, clip_and_text, find_clip, manifest_records
+from ...records.manifests import CLIP_FOLDERS, TEXT_COLUMNS, clip_and_text, clips_in, find_clip, manifest_records
 from ...records.stored_sets import is_stored_folder, load_stored
 from ..error_rates import character_error_rate, spoken_units, utterance_errors, word_error_rate, wrong_units
 from ..text_normalizers import get_normalizer
-from .task import DataOptions, Published, Sample, Score, Task, require, text_block
+from .task import DataOptions, Published, Sample, Score, Task, read_text, require, text_block
 
 
 # WorldRWKV and RWKV-ASR compare what is left of both texts with the reference in lower case, no more
@@ -21,7 +22,9 @@ _STORED = "or a set saved by `datasets` or as parquet files, with the columns au
 LIBRISPEECH_LAYOUT = f"the official folder (SPEAKER/CHAPTER/*.trans.txt beside *.flac), {_STORED}"
 AISHELL_LAYOUT = f"the official folder (transcript/aishell_transcript_v0.8.txt and wav/SPLIT/SPEAKER/*.wav), {_STORED}"
 COMMON_VOICE_LAYOUT = f"the official folder (SPLIT.tsv and clips/), {_STORED}"
-MANIFEST_LAYOUT = f"a .jsonl, .json, .csv or .tsv of clips and texts, {_STORED}"
+MANIFEST_LAYOUT = (
+    f"a .jsonl, .json, .csv or .tsv of clips and texts, a folder of clips with a .txt beside each, {_STORED}"
+)
 
 
 def read_librispeech(options: DataOptions, task: str) -> list[Sample]:
@@ -34,6 +37,7 @@ def read_librispeech(options: DataOptions, task: str) -> list[Sample]:
     path = require(options.path, task, LIBRISPEECH_LAYOUT)
     if _is_stored(path):
         return _stored_samples(options)
+    _check_no_split(options, task)
     split = "test-" + task.removeprefix("librispeech-")
     path = next((place for place in (path / split, path / "LibriSpeech" / split) if place.is_dir()), path)
     transcripts = sorted(path.rglob("*.trans.txt"))
@@ -70,6 +74,7 @@ def read_common_voice(options: DataOptions) -> list[Sample]:
     path = require(options.path, COMMON_VOICE.name, COMMON_VOICE_LAYOUT)
     if path.is_dir() and not _is_stored(path):
         path = require(path / f"{COMMON_VOICE.split_of(options)}.tsv", COMMON_VOICE.name, COMMON_VOICE_LAYOUT)
+        options = replace(options, split=None)
     return read_manifest(DataOptions(path, options.split, options.media_folder, options.prompt))
 
 
@@ -78,20 +83,23 @@ def read_manifest(options: DataOptions) -> list[Sample]:
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If a record has no clip or no text.
+        ValueError: If a record has no clip or no text, or a clip no text beside it.
     """
     path = require(options.path, ASR.name, MANIFEST_LAYOUT)
     if _is_stored(path):
         return _stored_samples(options)
+    _check_no_split(options, ASR.name)
     if path.is_dir():
-        raise ValueError(f"{path}: a folder without a stored set; expected {MANIFEST_LAYOUT}")
+        return _clips_beside_texts(path, options)
     folders = (
         [str(options.media_folder)] if options.media_folder else [str(path.parent / name) for name in CLIP_FOLDERS]
     )
     samples = []
     for number, (source, record) in enumerate(manifest_records(path)):
-        clip, text = clip_and_text(record) if isinstance(record, dict) else (None, None)
-        if not clip or not text:
+        if isinstance(record, str):
+            raise ValueError(f"{source}: {record}")
+        clip, text = _clip_and_reference(record)
+        if not clip or text is None:
             raise ValueError(f"{source}: no clip or no text; expected {MANIFEST_LAYOUT}")
         samples.append(_sample(str(record.get("id", number)), Path(find_clip(clip, folders)), text, options))
     return samples
@@ -116,6 +124,11 @@ def summarize_transcripts(records: Sequence[dict], rule: str) -> dict[str, float
     return rates
 
 
+def _check_no_split(options: DataOptions, task: str) -> None:
+    if options.split is not None:
+        raise ValueError(f"{options.path}: has no splits, so {task} cannot take {options.split!r} of it")
+
+
 def _is_stored(path: Path) -> bool:
     return path.is_dir() and is_stored_folder(path)
 
@@ -125,22 +138,42 @@ def _stored_samples(options: DataOptions) -> list[Sample]:
         raise ValueError(f"{options.path}: a stored set holds its clips, so there is no folder of others to give")
     samples = []
     for number, row in enumerate(load_stored(str(options.path), split=options.split or "test")):
-        clip, text = clip_and_text(row)
-        if not isinstance(clip, dict) or not text:
+        clip, text = _clip_and_reference(row)
+        if not isinstance(clip, dict) or text is None:
             raise ValueError(f"{options.path}: row {number} has no clip or no text, its columns are {sorted(row)}")
         samples.append(_sample(str(row.get("id", number)), clip["bytes"] or clip["path"], text, options))
     return samples
 
 
+def _clip_and_reference(record: dict) -> tuple:
+    """As [`clip_and_text`], but with an empty text, of a clip in which nothing is said."""
+    clip, text = clip_and_text(record)
+    if text is None and any(record.get(name) == "" for name in TEXT_COLUMNS):
+        text = ""
+    return clip, text
+
+
+def _clips_beside_texts(folder: Path, options: DataOptions) -> list[Sample]:
+    clips = clips_in(folder)
+    without = next((clip for clip in clips if not clip.with_suffix(".txt").is_file()), None)
+    if without or not clips:
+        found = f"no {without.with_suffix('.txt').name} beside it" if without else "no clip in it"
+        raise ValueError(f"{without or folder}: {found}; expected {MANIFEST_LAYOUT}")
+    return [
+        _sample(str(clip.relative_to(folder)), clip, read_text(clip.with_suffix(".txt")).strip(), options)
+        for clip in clips
+    ]
+
+
 def _sample(name: str, clip: Path | str | bytes, text: str, options: DataOptions) -> Sample:
     audio = {"type": "audio", "audio": clip if isinstance(clip, bytes) else str(clip)}
     question = (text_block(options.prompt),) if options.prompt else ()
-    return Sample(name, (audio, *question), text)
+    return Sample(name, (audio, *question), text, {} if isinstance(clip, bytes) else {"file": str(clip)})
 
 
 def _named_lines(path: Path) -> Iterable[tuple[str, str]]:
     """(id, transcript) of lines that begin with an id."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         name, _, text = line.strip().partition(" ")
         if name:
             yield name, text.strip()

@@ -248,14 +248,14 @@ def test_a_picture_for_a_model_without_eyes_is_refused(
     picture: Path, text_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refusal(capsys, text_model, "What?", "--image", picture)
-    assert message == f"{text_model}: the model has no eyes, but was given {picture}"
+    assert message == f"{text_model}: the model has no vision encoder, but was given {picture}"
 
 
 def test_a_clip_for_a_model_without_ears_is_refused(
     clip: Path, text_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refusal(capsys, text_model, "What?", "--audio", clip)
-    assert message == f"{text_model}: the model has no ears, but was given {clip}"
+    assert message == f"{text_model}: the model has no audio encoder, but was given {clip}"
 
 
 def test_the_answer_is_the_same_whether_streamed_or_not(

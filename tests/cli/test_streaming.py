@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 
 from rwkv7_world import RWKVWorldTokenizer
 from rwkv7_world.cli.streaming import AnswerStreamer
+from rwkv7_world.processing.answers import text_before
 
 
 TOKENIZER = RWKVWorldTokenizer.from_tokens([b"\n\n", b"User", b"a\n"])
 END = "\n\nUser:"
 
 
-def streamed(text: str) -> str:
+def streamed(text: str, endings: tuple[str, ...] = (END,)) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        streamer = AnswerStreamer(TOKENIZER, END)
+        streamer = AnswerStreamer(TOKENIZER, endings)
         streamer.put(torch.tensor([[1, 2]]))  # the prompt
         for token_id in TOKENIZER(text)["input_ids"]:
             streamer.put(torch.tensor([token_id]))
@@ -36,7 +37,7 @@ def test_the_answer_comes_whole_and_its_end_does_not(text, ending):
 
 
 def test_text_is_not_kept_back_longer_than_it_may_be_the_end(capsys):
-    streamer = AnswerStreamer(TOKENIZER, END)
+    streamer = AnswerStreamer(TOKENIZER, [END])
     streamer.put(torch.tensor([[1]]))
     printed = ""
     for token_id in TOKENIZER("a b\n\nUs and then some more ")["input_ids"]:
@@ -48,4 +49,11 @@ def test_text_is_not_kept_back_longer_than_it_may_be_the_end(capsys):
 @settings(max_examples=100, deadline=None)
 @given(st.text("a\nUser: ", max_size=30))
 def test_any_text_is_streamed_unchanged_but_for_its_end(text):
-    assert streamed(text) == text.removesuffix(END) + "\n"
+    assert streamed(text) == text.split(END)[0] + "\n"
+
+
+@pytest.mark.parametrize("ending", ["User", "\n\na", "b"])
+def test_whichever_ending_comes_first_cuts_the_answer(ending):
+    endings = ("b", "\n\na", "User")
+    assert streamed(f"a \n{ending} and more", endings) == "a \n\n"
+    assert text_before(f"a \n{ending}bUser", endings) == "a \n"

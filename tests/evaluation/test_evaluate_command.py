@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`rwkv7-world evaluate`: the same numbers however a run was interrupted or shared, and one line for bad input."""
 
+import csv
 import io
 import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +20,13 @@ import pytest
 import soundfile
 import torch
 from rich.console import Console
+from transformers import AutoModelForMultimodalLM
 
 from helpers import composites
 from helpers.training import PACKAGE_PARENT, save_text_model, start_command
+from rwkv7_world.adapters import attach_adapter
 from rwkv7_world.cli.main import main
-from rwkv7_world.evaluation.confidence import bootstrap_interval
+from rwkv7_world.evaluation.confidence import bootstrap_interval, score_interval
 from rwkv7_world.evaluation.plots import plot_errors_by_length
 from rwkv7_world.evaluation.results import results_table, summarize_run
 from rwkv7_world.evaluation.runner import Run, score_records
@@ -86,6 +90,7 @@ def test_samples_are_kept_in_the_order_of_the_data(whole):
     records = lines_of(whole / "samples.jsonl")
     assert [record["id"] for record in records] == [str(index) for index in range(SAMPLES)]
     assert len({record["prediction"] for record in records}) > SAMPLES // 2
+    assert len(records[1].pop("media")) == 64
     assert records[1] | {"prediction": ""} == {
         "id": "1",
         "prompt": "<image>" + ("what circle " * 3 + "?"),
@@ -152,7 +157,7 @@ def test_two_processes_give_the_same_numbers(model, questions, whole, tmp_path):
 
 
 def test_a_finished_run_is_scored_again_without_the_model(model, questions, whole, capsys, monkeypatch):
-    monkeypatch.setattr("rwkv7_world.cli.evaluate.load_model", None)
+    monkeypatch.setattr("rwkv7_world.cli.evaluate.load_adapted", None)
     before = lines_of(whole / "samples.jsonl")
     argv = ["evaluate", str(model), "vqa", "--data", str(questions), "--output", str(whole), *OPTIONS]
     assert main([*argv, "--rule", "strict"]) == 0
@@ -172,6 +177,55 @@ def test_a_finished_run_is_scored_again_without_the_model(model, questions, whol
 def test_another_run_is_not_resumed(model, questions, whole, capsys, changes, complaint):
     argv = [model, "vqa", "--data", questions, "--output", whole, *OPTIONS, *changes]
     assert complaint in refusal(capsys, *argv)
+
+
+def test_replaced_images_are_asked_about_again(model, tmp_path):
+    composites.random_image(7).save(tmp_path / "new.png")
+    for index in range(4):
+        composites.random_image(index).save(tmp_path / f"{index}.png")
+    lines = [{"image": f"{index}.png", "text": "what?", "answer": "red"} for index in range(4)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    argv = ["evaluate", str(model), "vqa", "--data", str(tmp_path / "q.jsonl"), *OPTIONS, "--output"]
+    assert main([*argv, str(tmp_path / "run")]) == 0
+    before = lines_of(tmp_path / "run/samples.jsonl")
+    os.utime(tmp_path / "new.png", ns=2 * ((tmp_path / "2.png").stat().st_mtime_ns,))
+    (tmp_path / "new.png").replace(tmp_path / "2.png")
+    assert main([*argv, str(tmp_path / "run")]) == 0
+    after = lines_of(tmp_path / "run/samples.jsonl")
+    assert [index for index in range(4) if after[index] != before[index]] == [2]
+    # its batch is asked again as a whole
+    assert json.loads((tmp_path / "run/results.json").read_text())["samples_answered_before"] == 2
+    assert main([*argv, str(tmp_path / "fresh")]) == 0
+    assert after == lines_of(tmp_path / "fresh/samples.jsonl")
+
+
+def test_a_run_belongs_to_contents_of_weights_and_adapter_and_to_the_code(model, questions, tmp_path, capsys):
+    own = shutil.copytree(model, tmp_path / "model")
+    adapter = tmp_path / "adapter"
+    base = AutoModelForMultimodalLM.from_pretrained(own)
+    attach_adapter(base, {"method": "lora", "r": 2}).save_pretrained(adapter)
+    options = ["--limit", "2", "--adapter", adapter, "--output", tmp_path / "run", *OPTIONS]
+    argv = [own, "vqa", "--data", questions, *options]
+    assert main(["evaluate", *map(str, argv)]) == 0
+    (own / "README.md").write_text("a card written after the run")
+    for file in own.iterdir():
+        os.utime(file)  # as of a copy
+    assert main(["evaluate", *map(str, argv)]) == 0
+
+    for weights, complaint in (
+        (own / "model.safetensors", "holds a run with weights "),
+        (adapter / "adapter_model.safetensors", "holds a run with adapter_weights "),
+    ):
+        before = weights.read_bytes(), weights.stat().st_mtime_ns
+        weights.write_bytes(before[0][:-1] + bytes([before[0][-1] ^ 1]))
+        os.utime(weights, ns=2 * before[1:])
+        assert complaint in refusal(capsys, *argv)
+        weights.write_bytes(before[0])
+
+    run = tmp_path / "run/run.json"
+    settings = json.loads(run.read_text())
+    run.write_text(json.dumps(settings | {"code": "rwkv7-world 0123456789ab, torch 2.6.0, transformers 5.23.0"}))
+    assert "holds a run with code 'rwkv7-world 0123456789ab" in refusal(capsys, *argv)
 
 
 def test_a_folder_of_something_else_is_left_alone(model, questions, tmp_path, capsys):
@@ -229,6 +283,49 @@ def test_clips_are_scored_by_words_and_by_length(model, tmp_path, capsys):
     assert results["metrics"].keys() >= {"wer", "wer_macro", "cer", "wer (lower)"}
 
 
+def test_a_folder_of_clips_with_texts_lists_the_worst_first(model, tmp_path, capsys):
+    folder = tmp_path / "clips"
+    (folder / "more").mkdir(parents=True)
+    for index, text in enumerate(("the red circle is the red circle", "red", "what is red")):
+        place = folder / ("more" if index else "") / f"{index}.wav"
+        soundfile.write(place, composites.random_clip(index, 8000), 16_000)
+        place.with_suffix(".txt").write_text(text + "\n", encoding="utf-8-sig")
+    argv = ["evaluate", str(model), "asr", "--data", str(folder), "--output", str(tmp_path / "run"), *OPTIONS]
+    assert main(argv) == 0
+    shown = [line.split(": ")[0].split()[-1] for line in capsys.readouterr().out.splitlines() if " %  " in line]
+    with open(tmp_path / "run/errors.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rates = [float(row["error_rate"]) for row in rows]
+    assert rates == sorted(rates, reverse=True) and len(rates) == 3
+    assert [row["file"] for row in rows] == shown
+    records = {record["id"]: record for record in lines_of(tmp_path / "run/samples.jsonl")}
+    assert records.keys() == {"0.wav", "more/1.wav", "more/2.wav"}
+    for row in rows:
+        record = records[row["id"]]
+        assert record["file"] == row["file"] == str(folder / row["id"])
+        assert record["error_rate"] == pytest.approx(100 * record["points"] / record["out_of"])
+    (folder / "more/1.txt").unlink()
+    assert "1.wav: no 1.txt beside it" in refusal(capsys, *argv[1:])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_clip_of_silence_is_scored_and_reported(model, tmp_path, capsys, suffix):
+    texts = "the red circle", ""
+    for index in range(2):
+        soundfile.write(tmp_path / f"{index}.wav", composites.random_clip(index, 8000), 16_000)
+    lines = [json.dumps({"audio": f"{index}.wav", "text": text}) for index, text in enumerate(texts)]
+    if suffix == "csv":
+        lines = ["audio,text", *(f"{index}.wav,{text}" for index, text in enumerate(texts))]
+    (tmp_path / f"clips.{suffix}").write_text("\n".join(lines))
+    argv = ["evaluate", model, "asr", "--data", tmp_path / f"clips.{suffix}", "--output", tmp_path / "run", *OPTIONS]
+    assert main([*map(str, argv)]) == 0
+    assert "1 of 2 references are empty" in capsys.readouterr().out
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    records = lines_of(tmp_path / "run/samples.jsonl")
+    assert results["empty_references"] == 1 and records[1]["out_of"] == 0
+    assert results["value"] == pytest.approx(100 * sum(record["points"] for record in records) / 3)
+
+
 def test_bits_per_character_are_those_of_one_forward_pass(tmp_path):
     model = save_text_model(tmp_path / "model")
     text = "the red circle is what the User is\n" * 60  # longer than one chunk
@@ -264,6 +361,24 @@ def test_the_interval_is_that_of_a_mean():
     deviation = 1.96 * math.sqrt(0.3 * 0.7 / 2000)
     assert (low, high) == pytest.approx((points.mean() - deviation, points.mean() + deviation), abs=0.004)
     assert bootstrap_interval(points, np.ones(2000)) == (low, high)
+
+
+@pytest.mark.parametrize(
+    ("right", "samples", "low", "high"),
+    [(1, 1, 0.2065, 1.0), (0, 1, 0.0, 0.7935), (10, 10, 0.7225, 1.0), (8, 10, 0.4902, 0.9433)],
+)
+def test_the_interval_of_few_answers_is_wilsons(right, samples, low, high):
+    points = [1.0] * right + [0.0] * (samples - right)
+    assert score_interval(points, [1.0] * samples, is_share=True) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_the_interval_of_transcripts_is_no_point():
+    low, high = score_interval([0.0], [7.0], is_share=True)
+    assert (low, high) == pytest.approx((0, 0.7935), abs=1e-4)
+    assert score_interval([3.0, 0.0], [0.0, 0.0], is_share=True)[1] > 0
+    mixed = [1.0, 0.0, 2.0], [7.0, 5.0, 6.0]
+    assert score_interval(*mixed, is_share=True) == bootstrap_interval(*mixed)
+    assert score_interval([9.0], [4.0], is_share=False) == (2.25, 2.25)
 
 
 def test_results_stand_beside_published_ones():
@@ -305,8 +420,8 @@ def test_the_list_names_every_task(capsys):
         (("MODEL", "vqa", "--data", "DATA", "--rule", "kind"), "Unknown rule 'kind'"),
         (("MODEL", "vqa", "--data", "DATA", "--split", "val"), "vqa has no split 'val'"),
         (("MODEL", "vqa", "--data", "DATA", "--prompt", "why?"), "--prompt is for clips"),
-        (("TEXT", "vqa", "--data", "DATA"), "the model has no eyes, which vqa needs; it can be asked bpc"),
-        (("TEXT", "asr", "--data", "DATA"), "the model has no ears, which asr needs; it can be asked bpc"),
+        (("TEXT", "vqa", "--data", "DATA"), "the model has no vision encoder, which vqa needs; it can be asked bpc"),
+        (("TEXT", "asr", "--data", "DATA"), "the model has no audio encoder, which asr needs; it can be asked bpc"),
         *(
             (
                 ("MODEL", task, "--data", "DATA", "--media", "DATA"),

@@ -128,12 +128,42 @@ def test_error_rates_by_hand():
     scores = word_error_rate(["the cat sat mat", "a b", "noise"], ["the cat sat on the mat", "a", ""])
     assert scores == {
         "wer": (2 + 1 + 1) / 7,  # two deleted, one inserted, and one where nothing was said
-        "wer_macro": pytest.approx((2 / 6 + 1) / 2),
+        "wer_macro": pytest.approx((2 / 6 + 1 + 1) / 3),
         "substitutions": 0,
         "deletions": 2,
         "insertions": 2,
         "reference_words": 7,
+        "empty_references": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "normalizer"),
+    [
+        (["a b", "x"], ["", "x"], "none"),
+        ([""], [""], "none"),
+        (["a b", ""], ["", " "], "none"),
+        (["um"], ["..."], "chinese"),
+        (["um, er"], ["[silence]"], "whisper_basic"),
+    ],
+)
+def test_empty_references_are_scored_as_jiwer_scores_them(predictions, references, normalizer):
+    texts = [[get_normalizer(normalizer)(text).strip() for text in side] for side in (references, predictions)]
+    words, characters = (rate(predictions, references, normalizer) for rate in (word_error_rate, character_error_rate))
+    assert (words["wer"], characters["cer"]) == (jiwer.wer(*texts), jiwer.cer(*texts))
+    assert words["wer_macro"] == pytest.approx(sum(map(jiwer.wer, *texts)) / len(references))
+    assert words["empty_references"] == texts[0].count("")
+
+
+@pytest.mark.parametrize("space", ["\t", "\n", "\r\n", "\u00a0", "\u3000", "\u2028", "  "])
+@pytest.mark.parametrize("normalizer", ["lower", "whisper_basic", "whisper_english"])
+def test_any_white_space_parts_words_under_our_normalizers(normalizer, space):
+    assert word_error_rate([f"red{space}circle"], ["Red circle"], normalizer)["wer"] == 0
+    assert word_error_rate(["red circle"], [f"{space}red{space}circle"], normalizer)["wer"] == 0
+
+
+def test_without_a_normalizer_only_spaces_part_words_as_in_jiwer():
+    assert word_error_rate(["a\tb"], ["a b"])["wer"] == jiwer.wer("a b", "a\tb") == 1
 
 
 @pytest.mark.parametrize(
@@ -328,7 +358,7 @@ def test_processes_score_together():
     [
         (lambda: load_metric("bleu"), "Unknown metric 'bleu', expected one of bits_per_character, cer,"),
         (lambda: word_error_rate(["a"], []), "1 predictions for 0 references."),
-        (lambda: word_error_rate(["a"], [" "]), "Not one reference has a word in it."),
+        (lambda: word_error_rate([], []), "There is not one utterance to score."),
         (lambda: word_error_rate(["a"], ["a"], "nfc"), "Unknown normalizer 'nfc', expected one of none, lower,"),
         (lambda: vqa_score("a", []), "A question has no reference answers."),
         (lambda: vqa_score("a", ["a"], "gqa"), "Unknown rule 'gqa', expected vqa or textvqa."),

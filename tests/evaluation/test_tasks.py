@@ -326,3 +326,20 @@ def test_unknown_names_are_refused(tmp_path):
 def test_a_broken_line_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"mine.jsonl:1: no question or no answer"):
         read("vqa", write(tmp_path / "mine.jsonl", ({"image": "a.png", "text": "what?"},)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_no_part_of_texts(tmp_path, encoding):
+    (tmp_path / "text.txt").write_text("é", encoding=encoding)
+    assert read("bpc", tmp_path / "text.txt")[0].reference == "é"
+    folder = tmp_path / "test-clean/1/2"
+    folder.mkdir(parents=True)
+    (folder / "1-2-0.flac").touch()
+    (folder / "1-2.trans.txt").write_text("1-2-0 HELLO\n", encoding=encoding)
+    assert [sample.id for sample in read("librispeech-clean", tmp_path)] == ["1-2-0"]
+
+
+def test_a_text_of_another_encoding_is_named(tmp_path):
+    (tmp_path / "text.txt").write_text("é", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"text.txt: neither UTF-8 nor UTF-16"):
+        read("bpc", tmp_path / "text.txt")

@@ -276,3 +276,14 @@ def test_two_processes_may_build_at_once(tmp_path):
     outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0] and Path(outputs[0][0].strip()).is_file()
+
+
+def test_restored_sources_may_be_read_by_whom_the_umask_allows(tmp_path, monkeypatch):
+    monkeypatch.setattr(native_library, "SOURCES", {"wkv7_cpu.cpp": "// source"})
+    before = os.umask(0o022)
+    try:
+        native_library._restore_sources(tmp_path)
+    finally:
+        os.umask(before)
+    (file,) = tmp_path.iterdir()
+    assert (file.name, file.read_text(), file.stat().st_mode & 0o777) == ("wkv7_cpu.cpp", "// source", 0o644)

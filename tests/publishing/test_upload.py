@@ -24,6 +24,7 @@ from rwkv7_world.adapters import StateTuningConfig
 from rwkv7_world.cli.main import main
 from rwkv7_world.publishing.contents import read_contents
 from rwkv7_world.publishing.model_card import MARK, state_bytes
+from rwkv7_world.publishing.snippets import run_snippet
 from rwkv7_world.state import load_trained_state, state_size
 
 
@@ -277,3 +278,9 @@ def test_a_folder_without_code_or_model_is_refused(tmp_path, saved):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="holds no code"):
         read_contents(tmp_path)
+
+
+def test_an_example_that_does_not_end_is_refused(model_folder, monkeypatch):
+    monkeypatch.setattr("rwkv7_world.publishing.snippets.TIME_LIMIT", 0.2)
+    with pytest.raises(ValueError, match="the card's example did not end in 0.2 s"):
+        run_snippet(read_contents(model_folder), None)

@@ -16,7 +16,7 @@ Args:
     normalizer: of both: none, lower, whisper_basic, whisper_english, chinese (default: none).
 
 Returns:
-    cer, cer_macro, substitutions, deletions, insertions, reference_characters
+    cer, cer_macro, substitutions, deletions, insertions, reference_characters, empty_references
 """
 _CITATION = """https://github.com/jitsi/jiwer"""
 

@@ -16,7 +16,7 @@ Args:
     normalizer: of both: none, lower, whisper_basic, whisper_english, chinese (default: none).
 
 Returns:
-    wer, wer_macro, substitutions, deletions, insertions, reference_words
+    wer, wer_macro, substitutions, deletions, insertions, reference_words, empty_references
 """
 _CITATION = """https://github.com/jitsi/jiwer"""
 
