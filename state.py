@@ -32,6 +32,7 @@ __all__ = [
     "fingerprint",
     "fork_state",
     "interpolate_states",
+    "is_same_model",
     "load_state",
     "load_trained_state",
     "save_state",
@@ -132,18 +133,27 @@ def state_size(state: RWKV7Cache) -> int:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """A short text that is the same for the same weights, in whatever dtype they were loaded.
+    """A short text that tells by which weights a state was made, see [`is_same_model`].
+
+    It holds two hashes of numbers from every parameter, one of them rounded to bfloat16, one of them to float16: a
+    model in float32 shares one with either of its roundings, and these share one if they come from bfloat16 weights.
 
     Args:
         model: A text model with or without head, or a composite that holds one; a head does not matter.
     """
-    digest = hashlib.sha256()
+    digests = {dtype: hashlib.sha256() for dtype in (torch.bfloat16, torch.float16)}
     for name, parameter in sorted(_text_model(model).named_parameters()):
         step = max(1, parameter.numel() // FINGERPRINT_NUMBERS)
-        sample = parameter.detach().flatten()[::step].to("cpu", torch.bfloat16)
-        digest.update(f"{name} {tuple(parameter.shape)}".encode())
-        digest.update(sample.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:32]
+        sample = parameter.detach().flatten()[::step].cpu()
+        for dtype, digest in digests.items():
+            digest.update(f"{name} {tuple(parameter.shape)}".encode())
+            digest.update(sample.to(dtype).view(torch.int16).numpy().tobytes())
+    return "-".join(digest.hexdigest()[:32] for digest in digests.values())
+
+
+def is_same_model(first: str, second: str) -> bool:
+    """Whether two fingerprints are of the same weights, in whatever dtypes these were loaded."""
+    return any(one == other for one, other in zip(first.split("-"), second.split("-"), strict=False))
 
 
 def save_state(state: RWKV7Cache, path: str | os.PathLike[str], model: PreTrainedModel) -> None:
@@ -182,7 +192,7 @@ def load_state(path: str | os.PathLike[str], model: PreTrainedModel) -> RWKV7Cac
     if metadata.get("format") != FILE_FORMAT or not metadata.get("seen_tokens", "").isdecimal():
         raise ValueError(f"{path}: not a state that rwkv7_world.state.save_state wrote")
     own = fingerprint(model)
-    if metadata.get("fingerprint") != own:
+    if not is_same_model(metadata.get("fingerprint", ""), own):
         raise ValueError(
             f"{path}: the state of another model (fingerprint {metadata.get('fingerprint')}, this model has {own})"
         )

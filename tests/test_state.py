@@ -18,6 +18,7 @@ from rwkv7_world.state import (
     fingerprint,
     fork_state,
     interpolate_states,
+    is_same_model,
     load_state,
     load_trained_state,
     save_state,
@@ -110,6 +111,20 @@ class TestFiles:
 
 
 class TestFingerprint:
+    @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+    def test_dtypes_of_one_checkpoint_are_the_same_model(self, model, stored):
+        model = copy.deepcopy(model)
+        with torch.no_grad():
+            model.model.layers[0].ffn.key.weight.mul_(1e-6)  # which float16 rounds to zeros and subnormal numbers
+        model.to(stored).float()
+        dtypes = (torch.float32, torch.bfloat16, torch.float16)
+        wide, brain, half = (fingerprint(copy.deepcopy(model).to(x)) for x in dtypes)
+        assert is_same_model(wide, brain) and is_same_model(half, wide)
+        assert is_same_model(half, brain) or stored is torch.float32
+        with torch.no_grad():
+            model.model.norm.weight.mul_(1.1)
+        assert not is_same_model(wide, fingerprint(model)) and not is_same_model(half, fingerprint(model.half()))
+
     def test_any_changed_parameter_changes_it(self, model):
         before = fingerprint(model)
         assert before == fingerprint(copy.deepcopy(model)) == fingerprint(model.model)
