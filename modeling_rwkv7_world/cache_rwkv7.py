@@ -271,7 +271,11 @@ class RWKV7GenerationMixin(GenerationMixin):
     ):
         """Reads the prompt before any candidate, so that taking candidates back never takes back the prompt."""
         cache = model_kwargs.get(CACHE_NAME)
-        if isinstance(cache, RWKV7Cache) and input_ids.shape[1] - 1 > cache.get_seq_length():
+        reads_prompt = isinstance(cache, RWKV7Cache) and input_ids.shape[1] - 1 > cache.get_seq_length()
+        wants_hidden_states = generation_config.return_dict_in_generate and generation_config.output_hidden_states
+        if wants_hidden_states:
+            start, prompt_length, first_kwargs = copy.deepcopy(cache), input_ids.shape[1], dict(model_kwargs)
+        if reads_prompt:
             prompt_kwargs = dict(model_kwargs)
             for name in ("attention_mask", "position_ids"):
                 if model_kwargs.get(name) is not None:
@@ -280,7 +284,7 @@ class RWKV7GenerationMixin(GenerationMixin):
             for name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL:
                 model_kwargs.pop(name, None)
         try:
-            return super()._assisted_decoding(
+            output = super()._assisted_decoding(
                 input_ids,
                 logits_processor,
                 stopping_criteria,
@@ -296,6 +300,31 @@ class RWKV7GenerationMixin(GenerationMixin):
         finally:
             if isinstance(cache, RWKV7Cache):
                 cache.deactivate_past_recording()
+        if wants_hidden_states:
+            output.hidden_states = self._hidden_states_of(output.sequences, prompt_length, start, first_kwargs)
+        return output
+
+    def _hidden_states_of(self, sequences, prompt_length: int, start: RWKV7Cache, model_kwargs: dict) -> tuple:
+        """Hidden states as plain decoding gives them: of the prompt, then of every token but the last, layer by layer.
+
+        By one more forward pass, since those of candidates that were taken back and read again cannot be told apart.
+        """
+        seen = start.get_seq_length()
+        mask = model_kwargs.get("attention_mask")
+        if mask is not None:
+            mask = torch.nn.functional.pad(mask, (0, sequences.shape[1] - 1 - mask.shape[1]), value=1)
+        media = {name: model_kwargs.get(name) for name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL}
+        layers = self(
+            sequences[:, seen:-1],
+            attention_mask=mask,
+            cache=start,
+            output_hidden_states=True,
+            logits_to_keep=1,
+            **{name: value for name, value in media.items() if value is not None},
+        ).hidden_states
+        ends = range(prompt_length - seen, sequences.shape[1] - seen)
+        begins = (0, *ends)
+        return tuple(tuple(layer[:, begin:end] for layer in layers) for begin, end in zip(begins, ends, strict=False))
 
     def _get_stopping_criteria(self, generation_config, stopping_criteria, tokenizer=None):
         """Stop strings that a model was saved with need no `tokenizer`: there is one in its own folder."""

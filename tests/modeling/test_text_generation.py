@@ -103,6 +103,24 @@ class TestAssisted:
             assisted = greedy(model, padded, attention_mask=mask, assistant_model=assistant_of(model, error))
             assert torch.equal(assisted[:, 3:], greedy(model, ids))
 
+    @torch.no_grad()
+    @pytest.mark.parametrize("seen", [0, 6])
+    @pytest.mark.parametrize("error", [0.05, 100.0, None], ids=["assistant", "wrong assistant", "prompt lookup"])
+    def test_hidden_states_are_those_of_plain_decoding(self, model, ids, error, seen):
+        def state() -> dict:
+            return {"cache": model(ids[:, :seen], use_cache=True).cache} if seen else {}
+
+        asked = {"return_dict_in_generate": True, "output_hidden_states": True}
+        expected = greedy(model, ids, **asked, **state())
+        how = {"prompt_lookup_num_tokens": 3} if error is None else {"assistant_model": assistant_of(model, error)}
+        actual = greedy(model, ids, **asked, **how, **state())
+        assert torch.equal(actual.sequences, expected.sequences)
+        assert len(actual.hidden_states) == len(expected.hidden_states)
+        for token, other in zip(actual.hidden_states, expected.hidden_states, strict=True):
+            for layer, other_layer in zip(token, other, strict=True):
+                torch.testing.assert_close(layer, other_layer, atol=1e-4, rtol=1e-4)
+        assert actual.cache.get_seq_length() == expected.cache.get_seq_length()
+
     def test_prompt_in_chunks_changes_nothing(self, model, ids):
         assisted = greedy(model, ids, prefill_chunk_size=3, assistant_model=assistant_of(model, 0.05))
         assert torch.equal(assisted, greedy(model, ids))
