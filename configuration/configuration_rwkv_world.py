@@ -112,7 +112,8 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     }
     # With the Auto class of the model that each is for; transformers' own classes do for other tasks
     pipelines = {"automatic-speech-recognition": ("RWKVWorldSpeechRecognitionPipeline", "AutoModelForMultimodalLM")}
-    keys_to_ignore_at_inference = ["cache", "past_key_values"]
+    # Features are there in batches with media only, and are no predictions
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "image_hidden_states", "audio_hidden_states"]
     sub_configs_defaults = {
         "text_config": SubConfigSpec(config_class=RWKV7Config),
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="siglip_vision_model", optional=True),

@@ -327,7 +327,6 @@ class RWKV7Block(GradientCheckpointingLayer):
         self.ffn_norm = nn.LayerNorm(config.hidden_size, **norm_args)
         self.ffn = RWKV7FeedForward(config, layer_idx)
 
-    @takes_both_cache_names  # the checkpointing of gradients takes the state away under transformers' name
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -495,6 +494,11 @@ class RWKV7Model(RWKV7PreTrainedModel):
                 f"RWKV-7 continues the state in an RWKV7Cache, got a {type(cache).__name__}: it has no keys and "
                 "values, so neither prefix tuning nor caches of attention work with it. State tuning does."
             )
+        if cache is not None and self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            raise ValueError(
+                "A state cannot be continued while activations are checkpointed: a layer that is run again in the "
+                "backward pass would read what it wrote itself. Leave out one of the two."
+            )
         if use_cache and cache is None:
             cache = RWKV7Cache(self.config)
 
@@ -507,7 +511,7 @@ class RWKV7Model(RWKV7PreTrainedModel):
         if hidden_states is None:
             hidden_states, v_first = inputs_embeds, None
             for layer in self.layers:
-                hidden_states, v_first = layer(hidden_states, v_first, layout, **{CACHE_NAME: cache})
+                hidden_states, v_first = layer(hidden_states, v_first, layout, cache)
         if cache is not None:
             cache.seen_tokens += inputs_embeds.shape[1]
         return RWKV7ModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
@@ -601,7 +605,7 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
         loss_chunk_size (`int`, *optional*):
             Tokens whose logits exist at once while the loss is computed. There are no logits in the output then.
         l2wrap (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
-            Penalties of L2Wrap with either of these, see `causal_lm_loss`.
+            Penalties of L2Wrap, see `causal_lm_loss`. There are no logits then.
 
         Example:
 
@@ -623,7 +627,10 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
             **kwargs,
         )
         logits, loss = None, None
-        if labels is not None and (loss_weights is not None or loss_chunk_size is not None):
+        own_loss = any(option is not None for option in (loss_weights, loss_chunk_size, l2wrap))
+        if own_loss and labels is None:
+            raise ValueError("loss_weights, loss_chunk_size and l2wrap are of a loss, but there are no labels.")
+        if own_loss:
             items = kwargs.get("num_items_in_batch")
             options = (loss_weights, items, loss_chunk_size, l2wrap)
             loss = causal_lm_loss(partial(linear, self.lm_head), outputs.last_hidden_state, labels, *options)

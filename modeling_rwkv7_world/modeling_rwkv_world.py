@@ -419,7 +419,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         loss_chunk_size (`int`, *optional*):
             Tokens whose logits exist at once while the loss is computed. There are no logits in the output then.
         l2wrap (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
-            Penalties of L2Wrap with either of these, see `causal_lm_loss`.
+            Penalties of L2Wrap, see `causal_lm_loss`. There are no logits then.
 
         Example:
 
@@ -452,7 +452,10 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             **kwargs,
         )
         logits, loss = None, None
-        if labels is not None and (loss_weights is not None or loss_chunk_size is not None):
+        own_loss = any(option is not None for option in (loss_weights, loss_chunk_size, l2wrap))
+        if own_loss and labels is None:
+            raise ValueError("loss_weights, loss_chunk_size and l2wrap are of a loss, but there are no labels.")
+        if own_loss:
             items = kwargs.get("num_items_in_batch")
             options = (loss_weights, items, loss_chunk_size, l2wrap)
             loss = causal_lm_loss(partial(linear, self.lm_head), outputs.last_hidden_state, labels, *options)

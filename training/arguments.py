@@ -80,11 +80,18 @@ class RWKVTrainingArguments(TrainingArguments):
             return
         if self.chunk_length < 1:
             raise ValueError(f"chunk_length is {self.chunk_length}, expected at least 1 token")
-        if self.activation_checkpointing:
-            raise ValueError(
-                "chunk_length and activation_checkpointing do not go together: a checkpointed layer cannot hand on "
-                "its state; a shorter chunk_length saves memory too"
-            )
+        fsdp_config = self.fsdp_config if isinstance(self.fsdp_config, dict) else {}
+        given = {
+            "activation_checkpointing": self.activation_checkpointing,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "fsdp_config.activation_checkpointing": fsdp_config.get("activation_checkpointing"),
+        }
+        for name, value in given.items():
+            if str(value).lower() == "true":
+                raise ValueError(
+                    f"chunk_length and {name} do not go together: a checkpointed layer cannot hand on its state; a "
+                    "shorter chunk_length saves memory too"
+                )
         if self.deepspeed is not None:
             raise ValueError("chunk_length does not work with DeepSpeed; use one process, DDP or FSDP2")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from helpers import composites
 from helpers.adapters import randomize_adapter
-from helpers.text_models import tiny_model
+from helpers.text_models import random_ids, tiny_model
 from helpers.training import QUIET_TRAINER
 from rwkv7_world.adapters import attach_adapter
 from rwkv7_world.modeling_rwkv7_world.causal_lm_loss import IGNORED_LABEL
@@ -197,9 +197,26 @@ def test_training_in_chunks_with_accumulation_and_evaluation_is_the_same(tmp_pat
     ("arguments", "complaint"),
     [
         ({"chunk_length": 0}, "chunk_length is 0, expected at least 1 token"),
-        ({"chunk_length": 8, "activation_checkpointing": True}, "a checkpointed layer cannot hand on its state"),
+        ({"chunk_length": 8, "activation_checkpointing": True}, "chunk_length and activation_checkpointing do not go"),
+        ({"chunk_length": 8, "gradient_checkpointing": True}, "chunk_length and gradient_checkpointing do not go"),
+        (
+            {"chunk_length": 8, "fsdp_config": {"activation_checkpointing": "true"}},
+            "chunk_length and fsdp_config.activation_checkpointing do not go",
+        ),
     ],
 )
 def test_wrong_settings_are_told(tmp_path, arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         RWKVTrainingArguments(output_dir=str(tmp_path), **QUIET_TRAINER, **arguments)
+
+
+@pytest.mark.parametrize("name", ["gradient_checkpointing_enable", "activation_checkpointing_enable"])
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
+def test_a_checkpointed_model_does_not_drop_a_state_in_silence(name):
+    model, ids = tiny_model(), random_ids(1, 6)
+    cache = model(ids, use_cache=True).cache
+    getattr(model.train(), name)()
+    with pytest.raises(ValueError, match="A state cannot be continued while activations are checkpointed"):
+        model(ids, labels=ids, cache=cache)
+    with torch.no_grad():  # nothing is run again, so the state is continued
+        torch.testing.assert_close(model(ids, cache=cache).logits, model(ids.repeat(1, 2)).logits[:, 6:])

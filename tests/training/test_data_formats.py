@@ -3,6 +3,7 @@
 """Transcripts, WorldRWKV's folders, sets of the `datasets` library, and binidx, as far as the collator."""
 
 import json
+import os
 import struct
 
 import datasets
@@ -13,6 +14,7 @@ from PIL import Image
 
 from helpers.composites import random_clip, random_image, tiny_processor, tiny_tokenizer
 from rwkv7_world.training.collator import ConversationCollator
+from rwkv7_world.training.data import tables
 from rwkv7_world.training.data.binidx import write_binidx
 from rwkv7_world.training.data.formats import detect_format, read_data
 from rwkv7_world.training.data.mixture import part_of
@@ -42,6 +44,48 @@ def heard(clip: str, text: str, *question: dict) -> list[dict]:
 
 def collate(rows) -> dict:
     return ConversationCollator(tiny_processor("siglip", "wavlm"), strict=True)(list(rows))
+
+
+# --- The cache -------------------------------------------------------------------------------------------------------
+
+
+def turns(answer: str) -> dict:
+    return {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": answer}]}
+
+
+def answers(path) -> list[str]:
+    return [row["messages"][-1]["content"] for row in read_data(str(path))]
+
+
+@pytest.mark.parametrize("name", ["rows.json", "folder"])
+def test_edited_data_is_read_again(tmp_path, name):
+    """In place, also to a text of the same length with the time set back."""
+    path = tmp_path / name
+    file = path / "text" / "a.json" if name == "folder" else path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for answer in ("OLD", "LONGER THAN THAT", "longer than this"):
+        file.write_text(json.dumps([turns(answer)]))
+        os.utime(file, (0, 0))
+        assert answers(path) == [answer]
+
+
+def test_files_added_to_a_folder_and_removed_from_it_are_noticed(tmp_path):
+    folder = tmp_path / "folder" / "text"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text(json.dumps([turns("first")]))
+    assert answers(tmp_path / "folder") == ["first"]
+    (folder / "b.json").write_text(json.dumps([turns("second")]))
+    assert sorted(answers(tmp_path / "folder")) == ["first", "second"]
+    (folder / "a.json").unlink()
+    assert answers(tmp_path / "folder") == ["second"]
+
+
+def test_rows_are_made_again_when_the_code_of_the_readers_changes(tmp_path, monkeypatch):
+    path = write_lines(tmp_path / "rows.jsonl", turns("old"))
+    before = read_data(path).cache_files
+    assert read_data(path).cache_files == before
+    monkeypatch.setattr(tables, "_version_of_readers", lambda: "another version")
+    assert read_data(path).cache_files != before
 
 
 # --- Transcripts -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from helpers.composites import tiny_composite
 from helpers.text_models import random_ids, tiny_model
 from rwkv7_world.modeling_rwkv7_world.causal_lm_loss import causal_lm_loss
 from rwkv7_world.training.losses import BatchCounts, count_batch, token_weights
@@ -145,3 +146,21 @@ def test_chunks_hold_a_fraction_of_the_logits():
         saved[size] = max(sizes)
     assert saved[None] >= (tokens - 1) * vocabulary
     assert saved[chunk] <= chunk * vocabulary
+
+
+@pytest.mark.parametrize("make", [tiny_model, lambda: tiny_composite("siglip")], ids=["text", "composite"])
+def test_l2wrap_counts_without_other_options_of_the_loss(make):
+    gradients = {}
+    for options in ({}, {"l2wrap": True}, {"l2wrap": True, "loss_chunk_size": 3}):
+        model, ids = make(), random_ids(2, 7) % 30
+        given = options | ({"l2wrap": torch.full(ids.shape, 1e-2)} if options else {})
+        model(ids, labels=ids, **given).loss.backward()
+        gradients[len(options)] = model.lm_head.weight.grad
+    assert not torch.allclose(gradients[0], gradients[1], rtol=1e-3)
+    torch.testing.assert_close(gradients[1], gradients[2])
+
+
+@pytest.mark.parametrize("option", ["l2wrap", "loss_weights", "loss_chunk_size"])
+def test_options_of_the_loss_without_labels_are_refused(option):
+    with pytest.raises(ValueError, match="are of a loss, but there are no labels"):
+        tiny_model()(random_ids(1, 4), **{option: 2 if option == "loss_chunk_size" else torch.ones(1, 4)})

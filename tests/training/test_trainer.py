@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainerCallback, TrainingArguments
@@ -446,3 +447,46 @@ def test_composite_of_a_text_model_and_an_encoder_keeps_their_weights(tmp_path, 
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert "media_inside" in processor.chat_template
     assert loaded.generation_config.eos_token_id == processor.tokenizer.convert_tokens_to_ids("\x17")
+
+
+class TestTransformersOwnTrainer:
+    """Batches with a picture, with a clip and with neither are evaluated one after the other."""
+
+    @pytest.fixture
+    def trainer(self, tmp_path):
+        model = composites.tiny_composite("siglip", "wavlm")
+        processor = composites.tiny_processor("siglip", "wavlm")
+        image = {"type": "image", "image": composites.random_image()}
+        clip = {"type": "audio", "audio": composites.random_clip()}
+        text = {"type": "text", "text": "what?"}
+        rows = [
+            {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "so"}]}
+            for content in ([image, text], [clip, text], [text], [image, image, text])
+        ]
+        seen = []
+
+        def compute_metrics(prediction) -> dict:
+            seen.append(prediction.predictions)
+            return {"rows": len(prediction.label_ids)}
+
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path), per_device_eval_batch_size=1, remove_unused_columns=False, **QUIET_TRAINER
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            eval_dataset=rows,
+            data_collator=ConversationCollator(processor),
+            compute_metrics=compute_metrics,
+        )
+        return trainer, rows, seen
+
+    def test_metrics_are_computed_from_logits_alone(self, trainer):
+        trainer, rows, seen = trainer
+        assert trainer.evaluate()["eval_rows"] == len(rows)
+        assert isinstance(seen[0], np.ndarray) and seen[0].shape[0] == len(rows)
+
+    def test_predictions_are_logits_alone(self, trainer):
+        trainer, rows, _ = trainer
+        predictions = trainer.predict(rows).predictions
+        assert isinstance(predictions, np.ndarray) and predictions.shape[0] == len(rows)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of any shape as a set of the `datasets` library: on disk, memory-mapped, or streamed."""
 
+import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +20,11 @@ _FEATURES = datasets.Features({_COLUMN: datasets.Value("string")})
 def table_of_rows(rows: Rows, path: Path, streaming: bool, **arguments) -> datasets.Dataset | datasets.IterableDataset:
     """The rows that `rows(path, **arguments)` yields, which JSON can hold.
 
-    They are read once, into the cache of `datasets`, and again when the file changes.
+    They are read once, into the cache of `datasets`, and again when a file or the readers' code changes.
 
     Args:
         rows: A generator function of a module, for it tells the name in the cache.
-        path: The file that it reads.
+        path: The file that it reads, or the folder with all files that it reads.
         streaming: Whether to read the rows as they are asked for, in place of a cache.
         arguments: Further arguments of `rows`.
     """
@@ -30,12 +32,28 @@ def table_of_rows(rows: Rows, path: Path, streaming: bool, **arguments) -> datas
     if streaming:
         streamed = datasets.IterableDataset.from_generator(_json_rows, gen_kwargs=given, features=_FEATURES)
         return streamed.map(lambda row: json.loads(row[_COLUMN]), remove_columns=[_COLUMN])
-    given["changed"] = path.stat().st_mtime_ns, path.stat().st_size
+    given["version"] = _version_of_files(path), _version_of_readers()
     table = datasets.Dataset.from_generator(_json_rows, gen_kwargs=given, features=_FEATURES)
     return table.with_transform(_parse)
 
 
-def _json_rows(rows: Rows, path: str, arguments: dict, changed: tuple[int, int] | None = None) -> Iterator[dict]:
+def _version_of_files(path: Path) -> list[tuple]:
+    """Changes with every file at or below `path` that is written, added, removed or renamed."""
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    states = [(str(each.relative_to(path)), each.stat()) for each in files]
+    # The time of the last change of status too: the others can be set back, as copying does
+    return [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
+
+
+@functools.cache
+def _version_of_readers() -> str:
+    """Changes with the code that makes rows of files: here, and where records are read."""
+    here = Path(__file__).parent
+    sources = sorted([*here.glob("*.py"), *(here.parents[1] / "records").glob("*.py")])
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _json_rows(rows: Rows, path: str, arguments: dict, version: tuple | None = None) -> Iterator[dict]:
     for row in rows(Path(path), **arguments):
         yield {_COLUMN: json.dumps(row, ensure_ascii=False)}
 
