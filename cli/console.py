@@ -45,6 +45,7 @@ EXTRAS = {
     "jiwer": "eval",
     "matplotlib": "plot",
     "peft": "train",
+    "shtab": "completion",
     "tensorboard": "train",
     "whisper_normalizer": "eval",
     "yaml": "train",

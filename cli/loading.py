@@ -135,9 +135,12 @@ def load_model(
     folder = Path(config.name_or_path).expanduser()
     if any(folder.glob("*.safetensors*")):  # else transformers names what it looked for
         check_weights(folder)
-    model, report = auto_class.from_pretrained(
-        config.name_or_path, dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
-    )
+    try:
+        model, report = auto_class.from_pretrained(
+            config.name_or_path, dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
+        )
+    except OSError as error:  # of the Hub's client, which names no model
+        raise OSError(f"{config.name_or_path}: its weights cannot be loaded ({first_line(error)})") from error
     missing = sorted(report["missing_keys"])
     if missing:
         named = ", ".join(missing[:MAX_WEIGHTS_NAMED]) + (" ..." if len(missing) > MAX_WEIGHTS_NAMED else "")

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from . import convert, evaluate, generate, info, merge, quantize, tokenize, train, transcribe, upload
-from .console import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, PROGRAM, Parser, discard_stdout, report_error
+from .console import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    PROGRAM,
+    Parser,
+    discard_stdout,
+    first_line,
+    report_error,
+)
 
 
 _EPILOG = f"""\
@@ -48,6 +57,12 @@ def build_parser() -> Parser:
     """The parser of the command with all its sub-commands."""
     parser = Parser(prog=PROGRAM, description="RWKV-7 World: models that read, see and listen.", epilog=_EPILOG)
     parser.add_argument("-V", "--version", action="version", version=f"{PROGRAM} {_version()}")
+    parser.add_argument(
+        "--print-completion",
+        metavar="SHELL",
+        action=_Completion,
+        help="print what makes bash, zsh or tcsh complete the command",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     convert.add_parser(commands)
     evaluate.add_parser(commands)
@@ -60,6 +75,20 @@ def build_parser() -> Parser:
     transcribe.add_parser(commands)
     upload.add_parser(commands)
     return parser
+
+
+class _Completion(argparse.Action):
+    """Prints the script that a shell reads to complete sub-commands and options."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            import shtab
+        except ImportError as error:
+            parser.exit(EXIT_ERROR, f"{PROGRAM}: error: {first_line(error)}\n")
+        if values not in shtab.SUPPORTED_SHELLS:
+            parser.error(f"{option_string} takes one of {', '.join(shtab.SUPPORTED_SHELLS)}, not {values!r}")
+        print(shtab.complete(parser, values))
+        parser.exit()
 
 
 def _parse_and_run(argv: Sequence[str] | None) -> int:

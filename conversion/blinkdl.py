@@ -23,7 +23,7 @@ from transformers import GenerationConfig
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
 from .blinkdl_names import Entry, Sizes, all_entries, check_shapes, read_sizes
-from .folder import open_folder, progress_bar, read_json, write_shards
+from .folder import check_finite, open_folder, progress_bar, read_json, write_shards
 from .output import whole_file, whole_folder
 from .pth_file import open_pth, read_tensors
 
@@ -121,6 +121,7 @@ def convert_to_blinkdl(
     renamed, sizes = tensors_in_blinkdl(source, open_folder(source, EXTRA_FILE))
     check_epsilons(source, config, sizes)
     tensors = {name: tensor.to(dtype or tensor.dtype) for name, tensor in renamed.items()}
+    check_finite(tensors)
     total = sum(tensor.nbytes for tensor in tensors.values())
     with whole_file(destination) as path, open(path, "wb") as file, progress_bar(total, show_progress) as bar:
         torch.save(tensors, CallbackIOWrapper(bar.update, file, "write"))

@@ -30,15 +30,32 @@ def write_shards(
         sizes: Bytes of every tensor, by name.
         read: Gives the tensors of the names asked for.
         max_shard_size: Largest file, in bytes or as "5GB".
+
+    Raises:
+        ValueError: If a tensor holds numbers that are not finite.
     """
     shards = split_state_dict_into_shards_factory(
         sizes, get_storage_size=lambda size: size, filename_pattern=SHARD_PATTERN, max_shard_size=max_shard_size
     )
     for file_name, names in shards.filename_to_tensors.items():
-        save_file(read(names), folder / file_name, {"format": "pt"})
+        tensors = read(names)
+        check_finite(tensors)
+        save_file(tensors, folder / file_name, {"format": "pt"})
     if shards.is_sharded:
         index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def check_finite(tensors: dict[str, torch.Tensor]) -> None:
+    """Refuses tensors with numbers that are not finite: nothing can be computed with such weights.
+
+    Raises:
+        ValueError: Names the first.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            causes = f"a training that diverged, a damaged file, or numbers too large for {tensor.dtype}"
+            raise ValueError(f"{name}: holds numbers that are not finite ({causes})")
 
 
 def open_folder(folder: Path, *extra_files: str) -> dict[str, torch.Tensor]:

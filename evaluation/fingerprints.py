@@ -29,7 +29,7 @@ def model_fingerprint(model: str, described_by: str = "config.json") -> str:
         described_by: The file that every such folder has.
 
     Raises:
-        OSError: If the Hub does not give it.
+        FileNotFoundError: If there is no such folder, and the Hub does not give it.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -39,7 +39,12 @@ def model_fingerprint(model: str, described_by: str = "config.json") -> str:
         )
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(model, described_by)).parent.name  # its cache names snapshots by their commit
+    try:
+        described = hf_hub_download(model, described_by)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(f"{model}: neither a folder here nor one that the Hub gives ({reason})") from error
+    return Path(described).parent.name  # its cache names snapshots by their commit
 
 
 @cache

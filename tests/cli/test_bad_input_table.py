@@ -8,6 +8,7 @@ import os
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,11 @@ from rwkv7_world.cli.main import main
 
 
 COMMANDS = "convert evaluate generate info merge quantize tokenize train transcribe upload".split()
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,11 @@ OTHER = [
     (("evaluate", "text", "bpc", "--data", "empty.jsonl"), "empty.jsonl: no text"),
     (("evaluate", "text", "bpc", "--data", "one.jsonl", "--split", "test"), "bpc has no split 'test'"),
     (("evaluate", "text", "bpc", "--data", "one.jsonl", "--output", "one.jsonl"), "one.jsonl"),
+    (("evaluate", "text", "bpc", "--data", "one.jsonl", "--adapter", "./nowhere"), "./nowhere: neither a folder"),
+    (("evaluate", "text", "bpc", "--data", "one.jsonl", "--adapter", "a/b"), "a/b: neither a folder"),
+    (("generate", "a/b", "what?"), "a/b: neither a folder"),
+    (("quantize", "a/b", "out", "--bits", "8"), "a/b: neither a folder"),
+    (("tokenize", "one.jsonl", "corpus", "--tokenizer", "a/b"), "a/b: its tokenizer cannot be loaded"),
     (("tokenize", "nowhere.jsonl", "corpus", "--tokenizer", "text"), "nowhere.jsonl"),
     (("tokenize", "one.jsonl", "corpus", "--tokenizer", "empty"), "empty: its tokenizer cannot be loaded"),
     (("tokenize", "latin.txt", "corpus", "--tokenizer", "text"), "latin.txt: "),

@@ -237,3 +237,19 @@ def test_composites_merge_too(model, tmp_path, capsys):
     adapted.save_pretrained(tmp_path / "adapter")
     answered(capsys, "merge", model, tmp_path / "adapter", tmp_path / "merged")
     answered(capsys, "generate", tmp_path / "merged", "what?", "--no-stream", *SHORT)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_the_command(capsys, shell):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as exit_:
+        main(["--print-completion", shell])
+    script = capsys.readouterr().out
+    assert exit_.value.code == 0 and "transcribe" in script and "--max-new-tokens" in script
+
+
+def test_completion_names_what_it_lacks(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert 'shtab is not installed; pip install "rwkv7-world[completion]"' in refusal(
+        capsys, "--print-completion", "bash"
+    )

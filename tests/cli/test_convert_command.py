@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from helpers.blinkdl import Sizes, random_checkpoint
 from helpers.commands import convert_refusal as refusal
@@ -86,3 +87,20 @@ def test_help_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["convert", "--help"])
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("  rwkv7-world convert ")
+
+
+@pytest.mark.parametrize(("value", "options"), [("nan", ()), ("-inf", ()), ("1e6", ("--dtype", "float16"))])
+def test_weights_that_are_not_finite_are_refused(pth: Path, tmp_path: Path, capsys, value, options) -> None:
+    main(["convert", str(pth), str(tmp_path / "sound")])
+    checkpoint = torch.load(pth)
+    checkpoint["blocks.1.ffn.key.weight"][0, 0] = float(value)
+    torch.save(checkpoint, pth)
+    capsys.readouterr()
+    message = refusal(capsys, pth, tmp_path / "hub", *options)
+    assert message.startswith("model.layers.1.ffn.key.weight: holds numbers that are not finite")
+    weights = load_file(tmp_path / "sound" / "model.safetensors")
+    weights["model.layers.1.ffn.key.weight"][0, 0] = float(value)
+    save_file(weights, tmp_path / "sound" / "model.safetensors", {"format": "pt"})
+    message = refusal(capsys, tmp_path / "sound", tmp_path / "back.pth", "--to", "blinkdl", *options)
+    assert message.startswith("blocks.1.ffn.key.weight: holds numbers that are not finite")
+    assert not (tmp_path / "hub").exists() and not (tmp_path / "back.pth").exists()
