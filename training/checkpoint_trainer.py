@@ -3,6 +3,7 @@
 """Checkpoints of a trainer: whole or not there, of one process or many, with or without an auxiliary loss."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -21,6 +22,22 @@ from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpo
 AUXILIARY_WEIGHTS = "auxiliary.safetensors"
 TRAINER_STATE = "trainer_state.json"
 SCHEDULER = "scheduler.pt"
+
+
+@torch.no_grad()
+def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuses weights that hold NaN or infinity, as a learning rate that is far too high makes them.
+
+    Raises:
+        ValueError: Names the first such tensor and counts them.
+    """
+    own = {name: x.to_local() if hasattr(x, "to_local") else x for name, x in tensors.items()}  # of this process
+    bad = [name for name, x in own.items() if x.is_floating_point() and not torch.isfinite(x).all()]
+    if bad:
+        raise ValueError(
+            f"{len(bad)} tensors are not finite, for example {bad[0]}, so nothing is saved: trainer.learning_rate may "
+            "be too high"
+        )
 
 
 class CheckpointTrainer(Trainer):
@@ -65,6 +82,7 @@ class CheckpointTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         output_dir = self.args.output_dir if output_dir is None else output_dir
+        check_finite(dict(self.model.named_parameters()) if state_dict is None else state_dict)
         whole, self.model = self.model, without_auxiliary(self.model)
         try:
             if whole is not self.model and state_dict is not None:

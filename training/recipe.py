@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_type_hints
 import yaml
 
 from .arguments import RWKVTrainingArguments
+from .ranges import DATA_RANGES, GENERATION_RANGES, MODEL_RANGES, SAMPLE_RANGES, TRAINER_RANGES, check_ranges
 from .typed_yaml import build, check_keys, read_yaml, set_value
 
 
@@ -175,9 +176,25 @@ def load_recipe(path: str | Path, assignments: Iterable[str] = ()) -> tuple[Reci
     recipe = build(Recipe, content, str(path))
     recipe.folder = path.resolve().parent
     _check_trainer(recipe.trainer, f"{path}: trainer")
+    _check_ranges(recipe, f"{path}: ")
     if not recipe.data:
         raise ValueError(f"{path}: data: the list is empty")
+    if recipe.train == [] and recipe.adapter is None:
+        raise ValueError(f"{path}: train: the list is empty, so nothing would be trained; leave it out to train all")
     return recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _check_ranges(recipe: Recipe, where: str) -> None:
+    check_ranges(vars(recipe.model), MODEL_RANGES, f"{where}model.")
+    for name in ("data", "eval_data"):
+        for index, spec in enumerate(getattr(recipe, name)):
+            check_ranges(vars(spec), DATA_RANGES, f"{where}{name}.{index}.")
+    check_ranges(vars(recipe.samples), SAMPLE_RANGES, f"{where}samples.")
+    if recipe.generation is not None:
+        check_ranges(vars(recipe.generation), GENERATION_RANGES, f"{where}generation.")
+    check_ranges(recipe.trainer, TRAINER_RANGES, f"{where}trainer.")
+    for part, rate in (recipe.trainer.get("part_learning_rates") or {}).items():
+        check_ranges({part: rate}, {part: TRAINER_RANGES["learning_rate"]}, f"{where}trainer.part_learning_rates.")
 
 
 def _check_trainer(content: dict[str, Any], where: str) -> None:

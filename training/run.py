@@ -36,7 +36,7 @@ def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool
     Args:
         path: The recipe.
         assignments: Changes to it, see [`load_recipe`].
-        resume: Whether to go on from the last whole checkpoint of the output folder, or begin if there is none.
+        resume: Whether to go on from the last whole checkpoint of the output folder.
 
     Raises:
         ValueError: If the recipe, the data or the model is not as it should be.
@@ -94,8 +94,10 @@ def _checkpoint(arguments: RWKVTrainingArguments, resume: bool) -> Path | None:
         raise ValueError(
             f"{output_dir}: holds {found.name} of an earlier run: --resume it, or choose another output_dir"
         )
+    if resume and found is None:
+        raise ValueError(f"{output_dir}: holds no whole checkpoint to --resume; leave that out to begin")
     if resume and arguments.process_index == 0:
-        print(f"resuming {found}" if found else f"{output_dir}: no whole checkpoint, beginning anew")
+        print(f"resuming {found}")
     return found
 
 

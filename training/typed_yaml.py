@@ -15,14 +15,31 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML reads YAML 1.1, in which 1e-3 is text and no is false; here they are what they look like, as in 1.2."""
+    """PyYAML reads YAML 1.1, in which 1e-3 is text, no is false, 010 is eight and 12:30 is 750.
+
+    Here they are what they look like, as in the core schema of YAML 1.2. A key that is given twice is refused.
+    """
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+    def construct_whole_number(self, node) -> int:
+        text = self.construct_scalar(node)
+        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
 
 
-_FLOAT, _BOOL = "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool"
+_FLOAT, _BOOL, _INT = "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int"
+_OTHERS_THAN_IN_1_2 = (_FLOAT, _BOOL, _INT, "tag:yaml.org,2002:timestamp")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_FLOAT, _BOOL)]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _OTHERS_THAN_IN_1_2]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(_INT, re.compile(r"^([-+]?\d+|0o[0-7]+|0x[0-9a-fA-F]+)$"), list("-+0123456789"))
+_Loader.add_constructor(_INT, _Loader.construct_whole_number)
 _Loader.add_implicit_resolver(_BOOL, re.compile("^(true|false|True|False)$"), list("tfTF"))
 _Loader.add_implicit_resolver(
     _FLOAT,
