@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .json_records import read_records
+from .text_files import open_text
 
 
 AUDIO_COLUMNS = ("audio_filepath", "audio_path", "audio", "file_name", "wav", "path")
 TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence", "answer")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+MAX_FIELD_SIZE = 2**31 - 1
 # Where a manifest's clips may lie beside it: Common Voice names them without their folder
 CLIP_FOLDERS = ("", "clips", "audio", "wav")
 CLIP_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
@@ -23,10 +25,22 @@ def manifest_records(path: Path) -> Iterator[tuple[str, dict | str]]:
         yield from read_records(path)
         return
     quoting = csv.QUOTE_NONE if path.suffix == ".tsv" else csv.QUOTE_MINIMAL  # Common Voice's text has lone quotes
-    with open(path, encoding="utf-8", newline="") as lines:
+    csv.field_size_limit(MAX_FIELD_SIZE)  # the module's own limit is 131,072 characters
+    with open_text(path, newline="") as lines:
         reader = csv.DictReader(lines, delimiter=SEPARATORS[path.suffix], quoting=quoting)
-        for record in reader:
-            yield f"{path}:{reader.line_num}", record
+        while True:
+            try:
+                record = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield f"{path}:{reader.line_num}", f"no row of a table ({error})"
+                continue
+            # A row of other fields than the header's has its values under names that are not theirs
+            expected, missing = len(reader.fieldnames), sum(value is None for value in record.values())
+            count = expected - missing + len(record.get(None, ()))
+            whole = count == expected
+            yield f"{path}:{reader.line_num}", record if whole else f"{count} fields, expected {expected}"
 
 
 def clip_and_text(

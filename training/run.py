@@ -69,9 +69,9 @@ def build_trainer(recipe: Recipe, arguments: RWKVTrainingArguments) -> RWKVTrain
     collator = ConversationCollator(
         processor, **vars(recipe.samples), skipped=SkippedRows(Path(recipe.output_dir, SKIPPED_ROWS_FILE))
     )
-    rows = _read(recipe.data, recipe.folder, arguments.seed)
+    rows = _read(recipe, "data", arguments.seed)
     _check_rows(rows, collator)
-    eval_rows = _read(recipe.eval_data, recipe.folder, arguments.seed) if recipe.eval_data else None
+    eval_rows = _read(recipe, "eval_data", arguments.seed) if recipe.eval_data else None
     evaluator = _evaluator(recipe, collator)
     if recipe.auxiliary is not None:
         model = _with_auxiliary(model, processor, collator, recipe)
@@ -101,15 +101,19 @@ def _checkpoint(arguments: RWKVTrainingArguments, resume: bool) -> Path | None:
     return found
 
 
-def _read(specs: list[DataSpec], folder: Path, seed: int):
-    """The rows of all data of a list."""
-    sets = []
-    for spec in specs:
+def _read(recipe: Recipe, key: str, seed: int):
+    """The rows of all data under a key of the recipe."""
+    sets, specs, folder = [], getattr(recipe, key), recipe.folder
+    for index, spec in enumerate(specs):
         form = load_hook(spec.format, folder) if spec.format is not None and is_hook(spec.format) else spec.format
         rows = read_data(spec.path, form, **spec.options)
         sets.append(rows if spec.split is None else part_of(rows, spec.split))
-        if not isinstance(sets[-1], IterableDataset) and len(sets[-1]) == 0:
+        if isinstance(rows, IterableDataset):
+            continue
+        if len(rows) == 0:
             raise ValueError(f"{spec.path}: holds no rows")
+        if len(sets[-1]) == 0:
+            raise ValueError(f"{key}.{index}.split is {spec.split!r}, but {spec.path} has {len(rows)} rows")
     return mix(sets, [spec.weight for spec in specs], seed)
 
 

@@ -5,7 +5,7 @@
 import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from .data.conversations import media_blocks, message_text
+from .data.conversations import BadRowError, check_messages, media_blocks, message_text
 
 
 # Lengths are compared with one another only, so roughly is enough
@@ -40,9 +40,15 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
 
 def rough_length(row: dict) -> int:
     """About how many tokens a row makes, from its text and media, without decoding anything."""
+    if row.get("input_ids") is not None:
+        return len(row["input_ids"])
     messages = row.get("messages")
     if not messages:
         return len(row.get("text") or "") // CHARACTERS_PER_TOKEN
+    try:
+        check_messages(messages)
+    except BadRowError:
+        return 0  # it is left out, and listed, when it is read
     characters = sum(len(message_text(message)) for message in messages)
     images = sum(1 for _ in media_blocks(messages, "image"))
     clips = sum(_clip_seconds(block) for block in media_blocks(messages, "audio"))

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...records.json_records import read_records
+from ...records.text_files import read_text
 from ..likelihoods import bits_per_character
-from .task import LIKELIHOOD, DataOptions, Sample, Score, Task, read_text, records_with, require, text_block
+from .task import LIKELIHOOD, DataOptions, Sample, Score, Task, records_with, require, text_block
 
 
 LAYOUT = 'a .txt (one text), a folder of them, or a .jsonl or .json of records {"text"}'

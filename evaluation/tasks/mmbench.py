@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ...records.text_files import text_encoding
 from .picture_answers import WORLDRWKV, accuracy
 from .scienceqa import score_choice
-from .task import DataOptions, Published, Sample, Task, image_block, records_with, require, text_block, text_encoding
+from .task import DataOptions, Published, Sample, Task, image_block, records_with, require, text_block
 
 
 LAYOUT = "an official .tsv with the columns index, question, A, B, ..., image, and the picture itself in base64"

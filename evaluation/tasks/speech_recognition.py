@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ...records.manifests import CLIP_FOLDERS, TEXT_COLUMNS, clip_and_text, clips_in, find_clip, manifest_records
 from ...records.stored_sets import is_stored_folder, load_stored
+from ...records.text_files import read_text
 from ..error_rates import character_error_rate, spoken_units, utterance_errors, word_error_rate, wrong_units
 from ..text_normalizers import get_normalizer
-from .task import DataOptions, Published, Sample, Score, Task, read_text, require, text_block
+from .task import DataOptions, Published, Sample, Score, Task, require, text_block
 
 
 # WorldRWKV and RWKV-ASR compare what is left of both texts with the reference in lower case, no more

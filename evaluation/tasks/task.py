@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a benchmark is: samples read from its files, and a rule that scores answers."""
 
-import codecs
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,24 +172,6 @@ def require(path: Path, task: str, layout: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; {task} expects {layout}")
     return path
-
-
-def text_encoding(path: Path) -> str:
-    """Encoding of a text file: what its byte-order mark says, else UTF-8."""
-    with open(path, "rb") as file:
-        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
-
-
-def read_text(path: Path) -> str:
-    """The text of a file of UTF-8, or of UTF-16 with its byte-order mark.
-
-    Raises:
-        ValueError: If it is of another encoding.
-    """
-    try:
-        return path.read_text(encoding=text_encoding(path))
-    except UnicodeError as error:
-        raise ValueError(f"{path}: neither UTF-8 nor UTF-16 with a byte-order mark ({error})") from error
 
 
 def records_with(records: Iterator[tuple[str, dict | str]], *keys: str) -> Iterator[tuple[str, dict]]:

@@ -110,6 +110,10 @@ class TestRuns:
         with pytest.raises(ValueError, match="holds no whole checkpoint to --resume"):
             run_recipe(recipe, resume=True)
 
+    def test_a_part_without_rows_is_refused_by_key_and_file(self, recipe):
+        with pytest.raises(ValueError, match=r"eval_data\.0\.split is '\[500:\]', but .*data\.txt has 40 rows"):
+            run_recipe(recipe, (f"eval_data=[{{path: {recipe.parent / 'data.txt'}, split: '[500:]'}}]",))
+
     def test_weights_that_are_not_finite_are_never_saved(self, recipe, tmp_path):
         trainer = run_recipe(recipe, ("trainer.save_strategy=no",))
         with torch.no_grad():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...records.json_records import read_records
-from .conversations import MEDIA
+from .conversations import MEDIA, BadRowError, check_messages
 from .tables import table_of_rows
 
 
@@ -32,13 +32,18 @@ def chat_rows(path: Path, folder: str) -> Iterator[dict]:
             reason = record if isinstance(record, str) else f"its keys are {sorted(record)}"
             yield {"error": f"no conversation with 'messages' ({reason})", "source": source}
         else:
+            try:
+                check_messages(record["messages"])
+            except BadRowError as error:
+                yield {"error": str(error), "source": source}
+                continue
             messages = [_with_paths(message, Path(folder)) for message in record["messages"]]
             yield {**record, "messages": messages, "source": source}
 
 
 def _with_paths(message: dict, folder: Path) -> dict:
     """The message with its media named by `path`, below the folder."""
-    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+    if not isinstance(message.get("content"), list):
         return message
     return {**message, "content": [_with_path(block, folder) for block in message["content"]]}
 

@@ -38,14 +38,47 @@ def file_block(kind: str, path: str) -> dict:
     return {"type": kind, "path": path}
 
 
+def check_messages(messages) -> None:
+    """Refuses what has not the shape of messages, before anything is read from them.
+
+    Raises:
+        BadRowError: Says what is what it should not be.
+    """
+    if not isinstance(messages, (list, tuple)) or not messages:
+        raise BadRowError(
+            "the conversation is empty" if not messages else f"messages are {_kind(messages)}, not a list"
+        )
+    for message in messages:
+        if not isinstance(message, dict):
+            raise BadRowError(f"a message is {_kind(message)}, expected 'role' and 'content'")
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or not role or (content is None and not message.get("tool_calls")):
+            raise BadRowError(f"a message needs 'role' and 'content', this one has {_given(message)}")
+        if content is not None and not isinstance(content, (str, list, tuple)):
+            raise BadRowError(f"the content of a message is {_kind(content)}, expected text or a list of blocks")
+        for block in content if isinstance(content, (list, tuple)) else ():
+            if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+                what = f"has type {block.get('type')!r}" if isinstance(block, dict) else f"is {_kind(block)}"
+                raise BadRowError(f"a block {what}, expected 'type' of text, image, audio or video")
+            if block["type"] == "text" and not isinstance(block.get("text") or "", str):
+                raise BadRowError(f"the text of a block is {_kind(block['text'])}")
+
+
+def _kind(value) -> str:
+    return f"a {type(value).__name__}"
+
+
+def _given(message: dict) -> list[str]:
+    return sorted(str(key) for key, value in message.items() if value is not None)
+
+
 def clean_messages(messages: list[dict]) -> list[dict]:
     """Messages as `apply_chat_template` takes them: without nulls, and media of bytes opened.
 
     Raises:
         BadRowError: If a message is malformed, a medium is missing, or an answer is empty.
     """
-    if not isinstance(messages, (list, tuple)) or not messages:
-        raise BadRowError("the conversation is empty")
+    check_messages(messages)
     return [_clean_message(message) for message in messages]
 
 
@@ -63,23 +96,21 @@ def reference_answer(row: dict) -> str:
 
 def message_text(message: dict) -> str:
     """All text of a message."""
-    content = message["content"]
+    content = message.get("content") or ""
     if isinstance(content, str):
         return content
-    return "".join(block["text"] for block in content if block["type"] == "text")
+    return "".join(block.get("text") or "" for block in content if block["type"] == "text")
 
 
 def media_blocks(messages: list[dict], kind: str) -> Iterator[dict]:
     """The blocks of a kind, "image" or "audio", in order."""
     for message in messages:
-        if not isinstance(message["content"], str):
+        if isinstance(message.get("content"), (list, tuple)):
             yield from (block for block in message["content"] if block["type"] == kind)
 
 
 def _clean_message(message: dict) -> dict:
-    role, content = message.get("role"), message.get("content")
-    if not role or content is None:
-        raise BadRowError(f"a message needs 'role' and 'content', this one has {sorted(message)}")
+    role, content = message["role"], message.get("content") or ""
     if not isinstance(content, str):
         content = [_clean_block(block) for block in content]
     cleaned = {**{key: value for key, value in message.items() if value is not None}, "content": content}

@@ -62,13 +62,40 @@ def llava_messages(record: dict | str, folder: Path, inline: bool, separator: st
     if isinstance(record, str) or not isinstance(record.get("conversations"), list):
         reason = record if isinstance(record, str) else f"its keys are {sorted(record)}"
         raise ValueError(f"no LLaVA record with 'conversations' ({reason})")
-    names = record.get("image") or []
-    paths = iter([str(folder / name) for name in ([names] if isinstance(names, str) else names)])
+    check_turns(record["conversations"])
+    names = image_names(record)
+    paths = iter([str(folder / name) for name in names])
     marks = sum(str(turn.get("value", "")).count(IMAGE_MARK) for turn in record["conversations"])
-    count = 1 if isinstance(names, str) else len(names)
-    if marks != count:
-        raise ValueError(f"{count} pictures are given, but {marks} {IMAGE_MARK} marks stand in the text")
+    if marks != len(names):
+        raise ValueError(f"{len(names)} pictures are given, but {marks} {IMAGE_MARK} marks stand in the text")
     return [_message(turn, paths, inline, separator) for turn in record["conversations"]]
+
+
+def image_names(record: dict) -> list[str]:
+    """The files of a record's images.
+
+    Raises:
+        ValueError: If it names none as it should.
+    """
+    names = record.get("image") or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"image is {names!r}, expected the name of a file or a list of names")
+    return names
+
+
+def check_turns(turns: list) -> None:
+    """Refuses turns that are none.
+
+    Raises:
+        ValueError: Says what a turn is instead.
+    """
+    for turn in turns:
+        if not isinstance(turn, dict):
+            raise ValueError(f"a turn is a {type(turn).__name__}, expected 'from' and 'value'")
+        value = turn.get("value", turn.get("content"))
+        if not isinstance(value, str):
+            raise ValueError(f"the value of a turn is {value!r}, expected text")
 
 
 def _message(turn: dict, paths: Iterator[str], inline: bool, separator: str) -> dict:

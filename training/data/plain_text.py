@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...records.json_records import read_records
+from ...records.text_files import open_text
 from .tables import table_of_rows
 
 
@@ -43,7 +44,7 @@ def text_rows(path: Path, text_column: str, sample_by: str) -> Iterator[dict]:
 
 
 def _plain_rows(path: Path, sample_by: str) -> Iterator[dict]:
-    with open(path, encoding="utf-8") as lines:
+    with open_text(path) as lines:
         if sample_by == "document":
             yield {"text": lines.read(), "source": str(path)}
             return

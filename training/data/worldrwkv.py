@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...records.json_records import read_records
 from .conversations import BadRowError, file_block, text_block
-from .llava import IMAGE_MARK, ROLES
+from .llava import IMAGE_MARK, ROLES, check_turns, image_names
 from .tables import table_of_rows
 from .transcripts import transcript_row
 
@@ -65,6 +65,10 @@ def messages_with_pictures(turns: list[dict], pictures: list[dict]) -> list[dict
         BadRowError: If a turn is from nobody known, or nobody asks about the pictures.
     """
     messages = []
+    try:
+        check_turns(turns)
+    except ValueError as error:
+        raise BadRowError(str(error)) from error
     for turn in turns:
         speaker = turn.get("from", turn.get("role"))
         if str(speaker).lower() not in ROLES:
@@ -85,17 +89,16 @@ def _conversation_rows(path: Path, folder: Path) -> Iterator[dict]:
             reason = record if isinstance(record, str) else f"its keys are {sorted(record)}"
             yield {"error": f"no 'conversations' ({reason})", "source": source}
             continue
-        names = record.get("image") or []
-        pictures = [file_block("image", str(folder / name)) for name in ([names] if isinstance(names, str) else names)]
         try:
+            pictures = [file_block("image", str(folder / name)) for name in image_names(record)]
             yield {"messages": messages_with_pictures(record["conversations"], pictures), "source": source}
-        except BadRowError as error:
+        except ValueError as error:
             yield {"error": str(error), "source": source}
 
 
 def _answer_rows(path: Path, prompt: str) -> Iterator[dict]:
     for source, record in read_records(path / ANSWERS):
-        if isinstance(record, str) or not {"file_name", "answer"} <= record.keys():
+        if isinstance(record, str) or not all(isinstance(record.get(key), str) for key in ("file_name", "answer")):
             reason = record if isinstance(record, str) else f"its keys are {sorted(record)}"
             yield {"error": f"no 'file_name' and 'answer' ({reason})", "source": source}
             continue
