@@ -22,7 +22,7 @@ from .generation_evaluation import GenerationEvaluator
 from .hooks import is_hook, load_hook
 from .models import build_model
 from .parts import check_parts, set_trainable
-from .recipe import DataSpec, Recipe, load_recipe
+from .recipe import Recipe, load_recipe
 from .trainer import RWKVTrainer
 
 

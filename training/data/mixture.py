@@ -71,7 +71,7 @@ def part_of(rows, split: str):
     if isinstance(rows, datasets.IterableDataset):
         return _part_of_stream(rows, *bounds.groups())
     start, stop = (_row(bound, len(rows), whole) for bound, whole in zip(bounds.groups(), (0, len(rows)), strict=True))
-    return rows.select(range(start, max(start, stop)))
+    return rows.select(range(start, stop) if start < stop else [])  # no range may begin behind the last row
 
 
 def _part_of_stream(rows, start: str | None, stop: str | None):
