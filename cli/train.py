@@ -3,6 +3,7 @@
 """`rwkv7-world train`: one recipe, one run."""
 
 import argparse
+import sys
 from contextlib import nullcontext
 
 from .console import PROGRAM, quiet_libraries
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: If the recipe, its data or model is not as it should be.
         OSError: If something cannot be read or written.
+        KeyboardInterrupt: If a signal ended the run.
     """
     import datasets
 
@@ -56,7 +58,12 @@ def run(args: argparse.Namespace) -> None:
 
     if not args.debug:
         datasets.disable_progress_bars()
-    with nullcontext() if args.debug else quiet_libraries():
-        trainer = run_recipe(find_recipe(args.recipe), tuple(args.assignments), args.resume)
+    try:
+        with nullcontext() if args.debug else quiet_libraries():
+            trainer = run_recipe(find_recipe(args.recipe), tuple(args.assignments), args.resume)
+    except KeyboardInterrupt as interrupt:
+        if interrupt.args:  # the first signal, after which a checkpoint was saved
+            print(interrupt, file=sys.stderr)
+        raise
     if trainer.is_world_process_zero():
         print(f"{trainer.args.output_dir}: trained for {trainer.state.global_step} steps")

@@ -40,6 +40,8 @@ class RWKVTrainingArguments(TrainingArguments):
     report_to: None | str | list[str] = field(default="tensorboard", metadata={"help": "Where to log."})
     disable_tqdm: bool | None = field(default=False, metadata={"help": "Whether there is no progress bar."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "A loss that is not finite ends the run."})
+    logging_first_step: bool = field(default=True, metadata={"help": "The loss is shown from step 1."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps, or their share of all, between two lines."})
     decay_bias_multiplier: float = field(default=2.0, metadata={"help": "Of the learning rate of w0."})
     part_learning_rates: dict | str | None = field(default=None, metadata={"help": "Learning rates by part."})
     loss_reduction: str = field(default="token", metadata={"help": "token, sample or micro_batch."})

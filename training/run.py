@@ -20,6 +20,7 @@ from .data.skipped_rows import SKIPPED_ROWS_FILE, SkippedRows
 from .data.streams import EndlessRows
 from .generation_evaluation import GenerationEvaluator
 from .hooks import is_hook, load_hook
+from .interruption import StopOnSignal
 from .models import build_model
 from .parts import check_parts, set_trainable
 from .recipe import Recipe, load_recipe
@@ -33,6 +34,8 @@ ROWS_TRIED = 8  # rows that are encoded before training, of which one must be go
 def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool = False) -> RWKVTrainer:
     """Trains as a recipe says, and saves the model with its processor and the recipe in the output folder.
 
+    Ctrl-C or SIGTERM ends the run after the step with a checkpoint, and nothing but that is saved.
+
     Args:
         path: The recipe.
         assignments: Changes to it, see [`load_recipe`].
@@ -41,6 +44,7 @@ def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool
     Raises:
         ValueError: If the recipe, the data or the model is not as it should be.
         OSError: If something cannot be read or written.
+        KeyboardInterrupt: If a signal ended the run; says how to go on.
     """
     recipe, text = load_recipe(path, assignments)
     arguments = RWKVTrainingArguments(output_dir=recipe.output_dir, **recipe.trainer)
@@ -51,7 +55,17 @@ def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool
     if trainer.is_world_process_zero():
         Path(recipe.output_dir).mkdir(parents=True, exist_ok=True)
         Path(recipe.output_dir, RECIPE_FILE).write_text(text, encoding="utf-8")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        stop.restore()
+    if stop.received is not None and trainer.state.global_step < trainer.state.max_steps:
+        raise KeyboardInterrupt(
+            f"{recipe.output_dir}: stopped by {stop.received.name} after step {trainer.state.global_step} of "
+            f"{trainer.state.max_steps}, with a checkpoint; the same command with --resume goes on"
+        )
     write_whole(trainer.save_model, Path(recipe.output_dir), "the trained model")
     return trainer
 

@@ -490,3 +490,37 @@ class TestTransformersOwnTrainer:
         trainer, rows, _ = trainer
         predictions = trainer.predict(rows).predictions
         assert isinstance(predictions, np.ndarray) and predictions.shape[0] == len(rows)
+
+
+class TestSignals:
+    @pytest.fixture
+    def run(self, tmp_path):
+        """A run of many steps that has begun, and its output folder."""
+        model, out = save_text_model(tmp_path / "model"), tmp_path / "out"
+        trainer = {"max_steps": 100_000, "save_steps": 100_000, "logging_steps": 1, "per_device_train_batch_size": 1}
+        recipe = write_recipe(
+            tmp_path / "recipe.yaml",
+            trainer,
+            output_dir=str(out),
+            model=str(model),
+            data=[str(write_text(tmp_path / "data.txt"))],
+        )
+        process = start_command("train", recipe, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for line in process.stdout:
+            if "loss" in line:
+                break
+        return process, recipe, out
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_the_first_one_saves_a_checkpoint_and_says_how_to_go_on(self, run, number, capsys):
+        process, recipe, out = run
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 130 and "Traceback" not in said
+        assert f"{number.name}: a checkpoint is saved after this step; once more stops at once" in said
+        saved = last_checkpoint(out)
+        step = int(saved.name.split("-")[1])
+        assert f"stopped by {number.name} after step {step} of 100000" in said and "--resume goes on" in said
+        assert not (out / "model.safetensors").exists()
+        resumed = run_recipe(recipe, (f"trainer.max_steps={step + 1}",), resume=True)
+        assert resumed.state.global_step == step + 1
