@@ -48,6 +48,7 @@ def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool
     """
     recipe, text = load_recipe(path, assignments)
     arguments = RWKVTrainingArguments(output_dir=recipe.output_dir, **recipe.trainer)
+    _check_processes(arguments)
     checkpoint = _checkpoint(arguments, resume)
     if arguments.dataloader_num_workers:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are parallel already
@@ -98,6 +99,16 @@ def build_trainer(recipe: Recipe, arguments: RWKVTrainingArguments) -> RWKVTrain
         data_collator=collator,
         generation_evaluator=evaluator,
     )
+
+
+def _check_processes(arguments: RWKVTrainingArguments) -> None:
+    """Refuses to train apart what was launched together: each process would write into the same folder."""
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched > 1 and arguments.world_size == 1:
+        raise ValueError(
+            f"{launched} processes were launched, but they do not form a group: on a machine without GPUs set "
+            "trainer.use_cpu=true (and launch with a configuration, as ddp.yaml; `accelerate launch --cpu` starts one)"
+        )
 
 
 def _checkpoint(arguments: RWKVTrainingArguments, resume: bool) -> Path | None:

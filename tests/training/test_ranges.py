@@ -106,6 +106,11 @@ class TestRuns:
         path.write_text(yaml.safe_dump(content | {"trainer": trainer}))
         return path
 
+    def test_processes_that_form_no_group_are_refused(self, recipe, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ValueError, match=r"2 processes were launched, .* set trainer\.use_cpu=true"):
+            run_recipe(recipe, ("trainer.use_cpu=false",))
+
     def test_nothing_to_resume_is_refused(self, recipe, tmp_path):
         with pytest.raises(ValueError, match="holds no whole checkpoint to --resume"):
             run_recipe(recipe, resume=True)
