@@ -48,6 +48,7 @@ test: $(VENV)/.installed-test
 	$(RUN) -m pytest $(ARGS)
 
 test-oldest: $(OLDEST_VENV)/.installed
+	$(OLDEST_VENV)/bin/python -c 'import transformers; print("transformers", transformers.__version__)'
 	$(OLDEST_VENV)/bin/python -m pytest $(CONTRACTS) $(ARGS)
 
 lint: $(VENV)/.installed-test
@@ -88,7 +89,7 @@ $(VENV)/.installed-%: $(VENV)/.torch setup.cfg pyproject.toml
 $(OLDEST_VENV)/.installed: $(VENV)/.installed-test
 	$(RUN) -m venv --clear --without-pip $(OLDEST_VENV)
 	packages=$$($(OLDEST_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
-		$(RUN) -c 'import sysconfig; print(f"import site; site.addsitedir({sysconfig.get_path("purelib")!r})")' \
+		$(RUN) -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 			> $$packages/behind.pth && \
 		$(PIP) install --no-deps --target $$packages transformers==$(OLDEST-transformers)
 	@touch $@

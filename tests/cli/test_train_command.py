@@ -40,9 +40,9 @@ def test_recipe_is_carried_out(recipe, tmp_path, capsys):
     assert "max_steps: 1" in (tmp_path / "out" / "recipe.yaml").read_text()
 
 
-def test_resume_without_a_checkpoint_begins_and_says_so(recipe, capsys):
-    assert main(["train", recipe, "--resume"]) == 0
-    assert "out: no whole checkpoint, beginning anew" in capsys.readouterr().out
+def test_resume_without_a_checkpoint_is_refused(recipe, capsys):
+    assert main(["train", recipe, "--resume"]) == 2
+    assert "out: holds no whole checkpoint to --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_resume_without_a_checkpoint_begins_and_says_so(recipe, capsys):
         (["adapter={method: lora}", "train=[projector]"], "'projector' is no part of the model"),
         (["adapter={method: lora}", "freeze=[head]"], "freeze does not go with adapter"),
         (["trainer.deepspeed=zero4"], "deepspeed 'zero4': no such file; the package has zero1, zero2, zero3"),
-        (["trainer.chunk_length=0"], "chunk_length is 0, expected at least 1 token"),
+        (["trainer.chunk_length=0"], "trainer.chunk_length is 0, expected at least 1"),
         (["trainer.chunk_length=8", "trainer.activation_checkpointing=true"], "cannot hand on its state"),
         (["model={build: 'build.py:nothing'}"], "build.py:nothing: expected file.py:object"),
     ],
