@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be set of a training run: the arguments of transformers' Trainer and those of RWKV's training."""
 
+import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +65,7 @@ class RWKVTrainingArguments(TrainingArguments):
         self._check_chunks()
         self._resolve_schedule()
         super().__post_init__()
+        self._check_checkpointing()
         if self.accelerator_config.dispatch_batches is None:
             # Each process reads its own part of a stream; handed out by one, its batches would have to be as wide
             self.accelerator_config.dispatch_batches = False
@@ -82,20 +85,27 @@ class RWKVTrainingArguments(TrainingArguments):
             return
         if self.chunk_length < 1:
             raise ValueError(f"chunk_length is {self.chunk_length}, expected at least 1 token")
-        fsdp_config = self.fsdp_config if isinstance(self.fsdp_config, dict) else {}
+        if self.deepspeed is not None:
+            raise ValueError("chunk_length does not work with DeepSpeed; use one process, DDP or FSDP2")
+
+    def _check_checkpointing(self) -> None:
+        """Refuses chunks with checkpointed activations, by all names that there are once everything was resolved."""
+        if self.chunk_length is None:
+            return
+        config = self.fsdp_config or {}
+        config = json.loads(Path(config).read_text(encoding="utf-8")) if isinstance(config, str) else config
+        fsdp = {key.removeprefix("fsdp_"): value for key, value in config.items()}
         given = {
-            "activation_checkpointing": self.activation_checkpointing,
-            "gradient_checkpointing": self.gradient_checkpointing,
-            "fsdp_config.activation_checkpointing": fsdp_config.get("activation_checkpointing"),
+            "activation_checkpointing (gradient_checkpointing)": self.activation_checkpointing,
+            "fsdp_config.activation_checkpointing": fsdp.get("activation_checkpointing"),
+            "FSDP_ACTIVATION_CHECKPOINTING": os.environ.get("FSDP_ACTIVATION_CHECKPOINTING"),  # of accelerate launch
         }
         for name, value in given.items():
-            if str(value).lower() == "true":
+            if str(value).lower() in ("true", "1"):
                 raise ValueError(
                     f"chunk_length and {name} do not go together: a checkpointed layer cannot hand on its state; a "
                     "shorter chunk_length saves memory too"
                 )
-        if self.deepspeed is not None:
-            raise ValueError("chunk_length does not work with DeepSpeed; use one process, DDP or FSDP2")
 
     def _resolve_schedule(self) -> None:
         """Turns the final rate and the steps of decay into what transformers' schedulers take."""

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recipe: one YAML file that says all of a training run."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,7 +194,8 @@ def _check_ranges(recipe: Recipe, where: str) -> None:
     if recipe.generation is not None:
         check_ranges(vars(recipe.generation), GENERATION_RANGES, f"{where}generation.")
     check_ranges(recipe.trainer, TRAINER_RANGES, f"{where}trainer.")
-    for part, rate in (recipe.trainer.get("part_learning_rates") or {}).items():
+    rates = recipe.trainer.get("part_learning_rates")
+    for part, rate in (json.loads(rates) if isinstance(rates, str) else rates or {}).items():
         check_ranges({part: rate}, {part: TRAINER_RANGES["learning_rate"]}, f"{where}trainer.part_learning_rates.")
 
 

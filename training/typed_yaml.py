@@ -14,6 +14,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 
+_MERGE = "tag:yaml.org,2002:merge"  # the key <<
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML reads YAML 1.1, in which 1e-3 is text, no is false, 010 is eight and 12:30 is 750.
 
@@ -21,7 +24,8 @@ class _Loader(yaml.SafeLoader):
     """
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        plain = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE]
+        keys = [self.construct_object(key, deep=True) for key in plain]
         for index, key in enumerate(keys):
             if key in keys[:index]:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)

@@ -197,15 +197,22 @@ def test_training_in_chunks_with_accumulation_and_evaluation_is_the_same(tmp_pat
     ("arguments", "complaint"),
     [
         ({"chunk_length": 0}, "chunk_length is 0, expected at least 1 token"),
-        ({"chunk_length": 8, "activation_checkpointing": True}, "chunk_length and activation_checkpointing do not go"),
-        ({"chunk_length": 8, "gradient_checkpointing": True}, "chunk_length and gradient_checkpointing do not go"),
+        ({"chunk_length": 8, "activation_checkpointing": True}, "chunk_length and activation_checkpointing"),
+        (
+            {"chunk_length": 8, "gradient_checkpointing": True},
+            r"chunk_length and activation_.*\(gradient_checkpointing\)",
+        ),
         (
             {"chunk_length": 8, "fsdp_config": {"activation_checkpointing": "true"}},
-            "chunk_length and fsdp_config.activation_checkpointing do not go",
+            "fsdp_config.activation_checkpointing",
         ),
+        ({"chunk_length": 8, "fsdp_config": {"fsdp_activation_checkpointing": True}}, "fsdp_config.activation_check"),
+        ({"chunk_length": 8, "fsdp_config": "fsdp.json"}, "fsdp_config.activation_checkpointing do not go together"),
     ],
 )
-def test_wrong_settings_are_told(tmp_path, arguments, complaint):
+def test_wrong_settings_are_told(tmp_path, arguments, complaint, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fsdp.json").write_text('{"fsdp_activation_checkpointing": true}')
     with pytest.raises(ValueError, match=complaint):
         RWKVTrainingArguments(output_dir=str(tmp_path), **QUIET_TRAINER, **arguments)
 
@@ -220,3 +227,9 @@ def test_a_checkpointed_model_does_not_drop_a_state_in_silence(name):
         model(ids, labels=ids, cache=cache)
     with torch.no_grad():  # nothing is run again, so the state is continued
         torch.testing.assert_close(model(ids, cache=cache).logits, model(ids.repeat(1, 2)).logits[:, 6:])
+
+
+def test_checkpointing_that_accelerate_launch_was_told_of_is_refused_with_chunks(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSDP_ACTIVATION_CHECKPOINTING", "true")
+    with pytest.raises(ValueError, match="chunk_length and FSDP_ACTIVATION_CHECKPOINTING do not go together"):
+        RWKVTrainingArguments(output_dir=str(tmp_path), **QUIET_TRAINER, chunk_length=8)

@@ -76,6 +76,17 @@ def test_rates_of_parts_have_the_range_of_the_rate(rate, tmp_path):
         load_recipe(path, [f"trainer.part_learning_rates.text={rate}"])
 
 
+def test_rates_of_parts_may_be_json(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE | {"trainer": {"part_learning_rates": '{"text": 1e-4}'}}))
+    assert load_recipe(path)[0].trainer["part_learning_rates"] == '{"text": 1e-4}'
+
+
+def test_merge_keys_of_yaml_are_read():
+    text = "a: &a {x: 1, y: 1}\nb: {<<: *a, y: 2}\n"
+    assert parse_yaml(text, "recipe")["b"] == {"x": 1, "y": 2}
+
+
 def test_an_empty_list_of_parts_is_refused(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(RECIPE | {"train": []}))
