@@ -494,12 +494,13 @@ class RWKV7Model(RWKV7PreTrainedModel):
                 f"RWKV-7 continues the state in an RWKV7Cache, got a {type(cache).__name__}: it has no keys and "
                 "values, so neither prefix tuning nor caches of attention work with it. State tuning does."
             )
-        if cache is not None and self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        runs_again = self.training and torch.is_grad_enabled() and self._is_checkpointed()
+        if runs_again and cache is not None:
             raise ValueError(
                 "A state cannot be continued while activations are checkpointed: a layer that is run again in the "
                 "backward pass would read what it wrote itself. Leave out one of the two."
             )
-        if use_cache and cache is None:
+        if use_cache and cache is None and not runs_again:
             cache = RWKV7Cache(self.config)
 
         past_length = 0 if cache is None else cache.get_seq_length()
@@ -515,6 +516,11 @@ class RWKV7Model(RWKV7PreTrainedModel):
         if cache is not None:
             cache.seen_tokens += inputs_embeds.shape[1]
         return RWKV7ModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
+
+    def _is_checkpointed(self) -> bool:
+        """Whether layers are run again in the backward pass, by transformers or in torch's `CheckpointWrapper`."""
+        wrapped = (kind.__name__ for layer in self.layers for kind in type(layer).__mro__)
+        return self.gradient_checkpointing or "CheckpointWrapper" in wrapped
 
     def encode_state(
         self,

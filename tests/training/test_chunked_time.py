@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
 from helpers import composites
 from helpers.adapters import randomize_adapter
@@ -15,6 +16,7 @@ from helpers.text_models import random_ids, tiny_model
 from helpers.training import QUIET_TRAINER
 from rwkv7_world.adapters import attach_adapter
 from rwkv7_world.modeling_rwkv7_world.causal_lm_loss import IGNORED_LABEL
+from rwkv7_world.modeling_rwkv7_world.modeling_rwkv7 import RWKV7Block
 from rwkv7_world.training.arguments import RWKVTrainingArguments
 from rwkv7_world.training.collator import ConversationCollator
 from rwkv7_world.training.trainer import RWKVTrainer
@@ -233,3 +235,23 @@ def test_checkpointing_that_accelerate_launch_was_told_of_is_refused_with_chunks
     monkeypatch.setenv("FSDP_ACTIVATION_CHECKPOINTING", "true")
     with pytest.raises(ValueError, match="chunk_length and FSDP_ACTIVATION_CHECKPOINTING do not go together"):
         RWKVTrainingArguments(output_dir=str(tmp_path), **QUIET_TRAINER, chunk_length=8)
+
+
+def test_layers_in_checkpoint_wrappers_give_the_gradients_of_plain_ones():
+    """Also where `use_cache` is left at its default, and never with a state that they would write twice."""
+    ids, gradients = random_ids(2, 9), []
+    for wrap in (False, True):
+        model = tiny_model().train()
+        if wrap:
+            apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, RWKV7Block))
+        outputs = model(ids, labels=ids)
+        outputs.loss.backward()
+        gradients.append(
+            {name.replace("_checkpoint_wrapped_module.", ""): p.grad for name, p in model.named_parameters()}
+        )
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        state = model(ids, use_cache=True).cache
+    with pytest.raises(ValueError, match="A state cannot be continued while activations are checkpointed"):
+        model(ids, cache=state)
