@@ -26,7 +26,7 @@ logger = logging.get_logger(__name__)
 LARGEST_BYTE, LARGEST_UINT16 = 255, 65_535
 # Formats whose modes "I" and "I;16" have 16 bits; in memory these modes may hold what was an image of 8
 FORMATS_OF_16_BITS = ("PNG", "PPM")
-BITS_PER_SAMPLE = 258  # tag of TIFF
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
 # Floats that were resized by a cubic filter go so far beyond their range, as a share of it
 OVERSHOOT = 0.1
 # No image of 0 to 255 whose values are not whole is so dark all over, so these are of no known range
@@ -46,8 +46,11 @@ def image_to_rgb(image: Image.Image, original: Image.Image | None = None) -> Ima
     """
     transparent = image.info.get("transparency")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        gray = Image.fromarray(_to_bytes(values, _largest_of_file(image if original is None else original)))
+        values, file = np.asarray(image), image if original is None else original
+        largest = _largest_of_file(file)
+        if file.format == "TIFF" and file.mode.startswith("I;16") and file.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            values = largest - values  # which Pillow does for 8 bits only
+        gray = Image.fromarray(_to_bytes(values, largest))
         if isinstance(transparent, int):  # the one gray that is seen through
             gray.putalpha(Image.fromarray((values != transparent).astype(np.uint8) * LARGEST_BYTE))
         image = gray
@@ -122,7 +125,7 @@ def _to_bytes(values: np.ndarray, largest: int | None = None) -> np.ndarray:
 
 def _largest_of_file(image: Image.Image) -> int | None:
     """The largest value of an image of one channel by its file's format; `None` where that does not tell."""
-    if image.format in FORMATS_OF_16_BITS:
+    if image.format in FORMATS_OF_16_BITS and image.mode != "F":  # a PFM of floats is a PPM to Pillow
         return LARGEST_UINT16
     if image.format == "TIFF" and image.mode.startswith("I;16"):
         return 2 ** image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] - 1

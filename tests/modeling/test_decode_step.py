@@ -154,7 +154,7 @@ def test_generate_takes_it_and_gives_the_same_tokens(taken, layer_by_layer):
         assert torch.equal(generated, layer_by_layer(model.generate, ids, max_new_tokens=9, **kwargs))
 
 
-def test_generate_carries_no_positions_after_the_prompt(monkeypatch):
+def test_generate_makes_no_positions_and_carries_given_ones_through_the_prompt_alone(monkeypatch):
     model, seen = tiny_model(), []
     build = TokenLayout.build
 
@@ -164,7 +164,11 @@ def test_generate_carries_no_positions_after_the_prompt(monkeypatch):
 
     monkeypatch.setattr(TokenLayout, "build", record)
     model.generate(random_ids(1, PROMPT), max_new_tokens=3)
-    assert seen[0] is not None and seen[1:] == [None, None]
+    assert seen == [None, None, None]
+    seen.clear()
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3]])  # two packed sequences
+    model.generate(random_ids(1, PROMPT), max_new_tokens=3, position_ids=positions)
+    assert torch.equal(seen[0], positions) and seen[1:] == [None, None]
 
 
 def test_embeddings_may_be_given_and_are_left_as_they_were(taken, layer_by_layer):

@@ -3,6 +3,7 @@
 """Images with transparency, of 16 bits or of floats: seen alike in every form and by every image processor."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -227,3 +228,26 @@ def test_where_channels_are_may_be_said():
     assert read_images(small).size == (3, 5)
     assert read_images(small, "channels_last").size == (5, 3)
     assert read_images(np.zeros((4, 9, 3), np.uint8)).size == (9, 4)
+
+
+GRAYS = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (4, 1))
+
+
+@pytest.mark.parametrize("largest", [1, 255])
+def test_floats_of_a_pfm_file_are_scaled_by_their_range(largest):
+    values = (GRAYS[::-1] / 255 * largest).astype("<f4")  # its rows go from the bottom to the top
+    image = Image.open(io.BytesIO(b"Pf\n64 4\n-1.0\n" + values.tobytes()))
+    assert np.array_equal(np.asarray(rgb_images.image_to_rgb(image))[..., 0], GRAYS)
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_a_deep_tiff_says_whether_0_is_white(white_is_zero):
+    file = io.BytesIO()
+    Image.fromarray(GRAYS.astype(np.uint16) * 257).save(file, "TIFF")
+    tag = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert file.getvalue().count(tag) == 1
+    content = (
+        file.getvalue().replace(tag, struct.pack("<HHIHH", 262, 3, 1, 0, 0)) if white_is_zero else file.getvalue()
+    )
+    seen = np.asarray(rgb_images.image_to_rgb(Image.open(io.BytesIO(content))))[..., 0]
+    assert np.array_equal(seen, 255 - GRAYS if white_is_zero else GRAYS)
