@@ -57,11 +57,16 @@ def answers(path) -> list[str]:
     return [row["messages"][-1]["content"] for row in read_data(str(path))]
 
 
-@pytest.mark.parametrize("name", ["rows.json", "folder"])
+@pytest.mark.parametrize("name", ["rows.json", "folder", "linked"])
 def test_edited_data_is_read_again(tmp_path, name):
-    """In place, also to a text of the same length with the time set back."""
+    """In place, also to a text of the same length with the time set back, and behind a link to another folder."""
     path = tmp_path / name
-    file = path / "text" / "a.json" if name == "folder" else path
+    file = path if name == "rows.json" else path / "text" / "a.json"
+    if name == "linked":
+        (tmp_path / "elsewhere").mkdir()
+        path.mkdir()
+        (path / "text").symlink_to(tmp_path / "elsewhere")
+        (path / "loop").symlink_to(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     for answer in ("OLD", "LONGER THAN THAT", "longer than this"):
         file.write_text(json.dumps([turns(answer)]))
