@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state of RWKV-7 in your hand: keep it, copy it, mix it, exchange it with BlinkDL's `rwkv` package.
 
-A state is an [`RWKV7Cache`]: what `model(...).cache` is, and what every model takes as `cache`. A
-model writes into the cache that it is given, so give it a copy (`copy.deepcopy` or `fork_state`) of one that is still
-needed. Functions here return new states and leave those given alone.
+A state is an [`RWKV7Cache`]: what `model(...).cache` is, and what every model takes as `cache`. A model writes into
+the cache that it is given, so give it a copy (`copy.deepcopy` or `fork_state`) of one that is still needed. Functions
+here return new states and leave those given alone.
 
 `generate` takes the first `get_seq_length()` ids for tokens that the state has read already. A state of which that is
 0, an initial state, is followed by new tokens only: `as_initial_state` makes one.

@@ -90,6 +90,7 @@ def find_clips(clips: str) -> list[Path]:
         ValueError: If there is no clip.
     """
     from ..records.manifests import CLIP_SUFFIXES, clips_in
+    from ..records.text_files import read_text
 
     path = Path(clips).expanduser()
     if path.is_dir():
@@ -98,7 +99,7 @@ def find_clips(clips: str) -> list[Path]:
             raise ValueError(f"{path}: no clip in it, expected files {', '.join(CLIP_SUFFIXES)}")
         return found
     if path.is_file() and path.suffix == ".txt":
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
         found = [path.parent / line.strip() for line in lines if line.strip()]
         if not found:
             raise ValueError(f"{path}: an empty list")

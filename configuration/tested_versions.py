@@ -13,6 +13,8 @@
 # limitations under the License.
 """The releases of transformers that this code was tested with, and what it says of a newer one."""
 
+import re
+
 import transformers
 from transformers.utils import logging
 
@@ -28,7 +30,7 @@ def warn_of_untested_transformers(version: str = transformers.__version__) -> No
     Args:
         version: As transformers writes it, for instance "5.24.0" or "5.25.0.dev0".
     """
-    release = tuple(int(number) for number in version.split(".")[:2])
+    release = tuple(map(int, re.findall(r"\d+", version)[:2]))
     if release > NEWEST_TESTED:
         tested = " to ".join(".".join(map(str, tested)) for tested in (OLDEST_TESTED, NEWEST_TESTED))
         logger.warning_once(

@@ -3,7 +3,7 @@
 """Weights of a model folder: safetensors, whole or in shards with their index."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -52,10 +52,14 @@ def check_finite(tensors: dict[str, torch.Tensor]) -> None:
     Raises:
         ValueError: Names the first.
     """
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            causes = f"a training that diverged, a damaged file, or numbers too large for {tensor.dtype}"
-            raise ValueError(f"{name}: holds numbers that are not finite ({causes})")
+    if bad := names_not_finite(tensors):
+        causes = f"a training that diverged, a damaged file, or numbers too large for {tensors[bad[0]].dtype}"
+        raise ValueError(f"{bad[0]}: holds numbers that are not finite ({causes})")
+
+
+def names_not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity."""
+    return [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
 
 
 def open_folder(folder: Path, *extra_files: str) -> dict[str, torch.Tensor]:

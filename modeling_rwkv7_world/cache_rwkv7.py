@@ -271,11 +271,10 @@ class RWKV7GenerationMixin(GenerationMixin):
     ):
         """Reads the prompt before any candidate, so that taking candidates back never takes back the prompt."""
         cache = model_kwargs.get(CACHE_NAME)
-        reads_prompt = isinstance(cache, RWKV7Cache) and input_ids.shape[1] - 1 > cache.get_seq_length()
         wants_hidden_states = generation_config.return_dict_in_generate and generation_config.output_hidden_states
         if wants_hidden_states:
             start, prompt_length, first_kwargs = copy.deepcopy(cache), input_ids.shape[1], dict(model_kwargs)
-        if reads_prompt:
+        if isinstance(cache, RWKV7Cache) and input_ids.shape[1] - 1 > cache.get_seq_length():
             prompt_kwargs = dict(model_kwargs)
             for name in ("attention_mask", "position_ids"):
                 if model_kwargs.get(name) is not None:

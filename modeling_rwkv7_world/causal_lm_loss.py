@@ -43,6 +43,18 @@ class _L2Wrap(torch.autograd.Function):
         return grad_loss, grad_logits, None
 
 
+def wants_own_loss(labels: torch.Tensor | None, *options: torch.Tensor | int | None) -> bool:
+    """Whether the loss is [`causal_lm_loss`], for one of its options was given, and not that of transformers.
+
+    Raises:
+        ValueError: If an option was given without labels.
+    """
+    given = any(option is not None for option in options)
+    if given and labels is None:
+        raise ValueError("loss_weights, loss_chunk_size and l2wrap are of a loss, but there are no labels.")
+    return given
+
+
 def causal_lm_loss(
     head: Callable[[torch.Tensor], torch.Tensor],
     hidden_states: torch.Tensor,

@@ -47,7 +47,7 @@ from .cache_names import (
     takes_both_cache_names,
 )
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
-from .causal_lm_loss import causal_lm_loss
+from .causal_lm_loss import causal_lm_loss, wants_own_loss
 from .four_bits_as_stored import FourBitsAsStored
 from .initial_state import RWKV7InitialState
 from .layers_at_once import run_layers
@@ -633,10 +633,7 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
             **kwargs,
         )
         logits, loss = None, None
-        own_loss = any(option is not None for option in (loss_weights, loss_chunk_size, l2wrap))
-        if own_loss and labels is None:
-            raise ValueError("loss_weights, loss_chunk_size and l2wrap are of a loss, but there are no labels.")
-        if own_loss:
+        if wants_own_loss(labels, loss_weights, loss_chunk_size, l2wrap):
             items = kwargs.get("num_items_in_batch")
             options = (loss_weights, items, loss_chunk_size, l2wrap)
             loss = causal_lm_loss(partial(linear, self.lm_head), outputs.last_hidden_state, labels, *options)

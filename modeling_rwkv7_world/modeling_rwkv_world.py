@@ -35,7 +35,7 @@ from ..configuration.source_code import SavedWithCode
 from ..kernels.linear_cpu import linear
 from .cache_names import CACHE_NAME, BothCacheNames, takes_both_cache_names
 from .cache_rwkv7 import RWKV7GenerationMixin
-from .causal_lm_loss import causal_lm_loss
+from .causal_lm_loss import causal_lm_loss, wants_own_loss
 from .encoders import build_audio_tower, encode_clips, encode_pictures
 from .four_bits_as_stored import FourBitsAsStored
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
@@ -452,10 +452,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             **kwargs,
         )
         logits, loss = None, None
-        own_loss = any(option is not None for option in (loss_weights, loss_chunk_size, l2wrap))
-        if own_loss and labels is None:
-            raise ValueError("loss_weights, loss_chunk_size and l2wrap are of a loss, but there are no labels.")
-        if own_loss:
+        if wants_own_loss(labels, loss_weights, loss_chunk_size, l2wrap):
             items = kwargs.get("num_items_in_batch")
             options = (loss_weights, items, loss_chunk_size, l2wrap)
             loss = causal_lm_loss(partial(linear, self.lm_head), outputs.last_hidden_state, labels, *options)

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
+from ..conversion.folder import names_not_finite
 from .auxiliary import WithAuxiliaryLoss, without_auxiliary
 from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
@@ -32,8 +33,7 @@ def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
         ValueError: Names the first such tensor and counts them.
     """
     own = {name: x.to_local() if hasattr(x, "to_local") else x for name, x in tensors.items()}  # of this process
-    bad = [name for name, x in own.items() if x.is_floating_point() and not torch.isfinite(x).all()]
-    if bad:
+    if bad := names_not_finite(own):
         raise ValueError(
             f"{len(bad)} tensors are not finite, for example {bad[0]}, so nothing is saved: trainer.learning_rate may "
             "be too high"

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...records.text_files import text_encoding
+from ...records.text_files import open_text
 from .picture_answers import WORLDRWKV, accuracy
 from .scienceqa import score_choice
 from .task import DataOptions, Published, Sample, Task, image_block, records_with, require, text_block
@@ -81,7 +81,7 @@ def _sample(source: str, row: dict[str, str], pictures: dict[str, str]) -> Sampl
 
 def _tsv_rows(path: Path) -> Iterator[tuple[str, dict]]:
     csv.field_size_limit(sys.maxsize)  # pictures are longer than the limit of 128 KiB
-    with open(path, encoding=text_encoding(path), newline="") as lines:
+    with open_text(path, newline="") as lines:
         reader = csv.DictReader(lines, delimiter="\t")
         for row in reader:
             if None in row:

@@ -39,10 +39,7 @@ OPTIONS = ("--batch-size", "2", "--max-new-tokens", str(NEW_TOKENS), "--device",
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    composites.tiny_composite("siglip", "wavlm").save_pretrained(folder)
-    composites.tiny_processor("siglip", "wavlm").save_pretrained(folder)
-    return folder
+    return composites.save_tiny_composite(tmp_path_factory.mktemp("model"), "siglip", "wavlm")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 """Tiny composites with every supported encoder, all parameters random, and the stock processors that go with them."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -146,6 +147,13 @@ def tiny_composite(
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     return model
+
+
+def save_tiny_composite(folder: Path, vision: str | None = None, audio: str | None = None) -> Path:
+    """[`tiny_composite`] with its processor, saved in a folder."""
+    tiny_composite(vision, audio).save_pretrained(folder)
+    tiny_processor(vision, audio).save_pretrained(folder)
+    return folder
 
 
 def tiny_image_processor(name: str):

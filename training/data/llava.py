@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...records.json_records import read_records
-from .conversations import file_block, text_block
+from .conversations import BadRowError, file_block, text_block
 from .tables import table_of_rows
 
 
@@ -75,12 +75,12 @@ def image_names(record: dict) -> list[str]:
     """The files of a record's images.
 
     Raises:
-        ValueError: If it names none as it should.
+        BadRowError: If it names none as it should.
     """
     names = record.get("image") or []
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"image is {names!r}, expected the name of a file or a list of names")
+        raise BadRowError(f"image is {names!r}, expected the name of a file or a list of names")
     return names
 
 
@@ -88,14 +88,14 @@ def check_turns(turns: list) -> None:
     """Refuses turns that are none.
 
     Raises:
-        ValueError: Says what a turn is instead.
+        BadRowError: Says what a turn is instead.
     """
     for turn in turns:
         if not isinstance(turn, dict):
-            raise ValueError(f"a turn is a {type(turn).__name__}, expected 'from' and 'value'")
+            raise BadRowError(f"a turn is a {type(turn).__name__}, expected 'from' and 'value'")
         value = turn.get("value", turn.get("content"))
         if not isinstance(value, str):
-            raise ValueError(f"the value of a turn is {value!r}, expected text")
+            raise BadRowError(f"the value of a turn is {value!r}, expected text")
 
 
 def _message(turn: dict, paths: Iterator[str], inline: bool, separator: str) -> dict:

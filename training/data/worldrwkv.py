@@ -65,10 +65,7 @@ def messages_with_pictures(turns: list[dict], pictures: list[dict]) -> list[dict
         BadRowError: If a turn is from nobody known, or nobody asks about the pictures.
     """
     messages = []
-    try:
-        check_turns(turns)
-    except ValueError as error:
-        raise BadRowError(str(error)) from error
+    check_turns(turns)
     for turn in turns:
         speaker = turn.get("from", turn.get("role"))
         if str(speaker).lower() not in ROLES:
@@ -92,7 +89,7 @@ def _conversation_rows(path: Path, folder: Path) -> Iterator[dict]:
         try:
             pictures = [file_block("image", str(folder / name)) for name in image_names(record)]
             yield {"messages": messages_with_pictures(record["conversations"], pictures), "source": source}
-        except ValueError as error:
+        except BadRowError as error:
             yield {"error": str(error), "source": source}
 
 
