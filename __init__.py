@@ -5,6 +5,7 @@
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from .configuration.configuration_vision_towers import VisionTowerConfig
+from .configuration.native_class import RWKV7OrNativeConfig, native_config_class
 from .hub_classes import (
     RWKV7Config,
     RWKV7ForCausalLM,
@@ -30,7 +31,8 @@ from .processing.tokenization_rwkv_world import RWKVWorldTokenizer
 
 __version__ = "0.1.0"
 
-AutoConfig.register(RWKV7Config.model_type, RWKV7Config, exist_ok=True)
+_rwkv7_config = RWKV7OrNativeConfig if native_config_class() else RWKV7Config
+AutoConfig.register(RWKV7Config.model_type, _rwkv7_config, exist_ok=True)
 AutoConfig.register(RWKVWorldConfig.model_type, RWKVWorldConfig, exist_ok=True)
 AutoConfig.register(VisionTowersConfig.model_type, VisionTowersConfig, exist_ok=True)
 for _config in (RWKV7Config, RWKVWorldConfig):

@@ -40,9 +40,10 @@ for _config in (RWKV7Config, RWKVWorldConfig, VisionTowersConfig):
         if not _auto_class.startswith("AutoModel"):
             continue
         getattr(transformers, _auto_class).register(_config, globals()[_name], exist_ok=True)
-        # `transformers serve` and the pipelines find classes by these names too
+        # `transformers serve` and the pipelines find classes by these names too. Where transformers has a model of its
+        # own under the same model type, the names are those of that one.
         if _auto_class in NAMES_OF_MODELS:
-            NAMES_OF_MODELS[_auto_class][_config.model_type] = _name
+            NAMES_OF_MODELS[_auto_class].setdefault(_config.model_type, _name)
 if is_peft_available():
     from .adapters.state_tuning import register as register_state_tuning
     from .adapters.targets import register as register_targets

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from .conversion.pth_file import open_pth
 from .modeling_rwkv7_world.cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache
+from .modeling_rwkv7_world.checkpoint_files import open_pth
 from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7Model
 
 
@@ -43,6 +43,9 @@ __all__ = [
     "state_to_blinkdl",
 ]
 
+# Axes of the matrix state behind the heads: ours, BlinkDL's and the official class's; fla's and that of the class
+# proposed for transformers. Nothing in the numbers tells them apart.
+ORDERS = ("value_key", "key_value")
 FILE_FORMAT = "rwkv7-state"
 FINGERPRINT_NUMBERS = 64  # of every parameter
 
@@ -226,36 +229,51 @@ def load_trained_state(path: str | os.PathLike[str], model: PreTrainedModel, bat
     return _new_state(model, layers, 0, f"{path}: ")
 
 
-def state_to_blinkdl(state: RWKV7Cache, row: int = 0) -> list[torch.Tensor]:
+def state_to_blinkdl(state: RWKV7Cache, row: int = 0, order: str = "value_key") -> list[torch.Tensor]:
     """One row as the state list of the `rwkv` package, copied.
+
+    Args:
+        state: What a model made.
+        row: Of the batch.
+        order: Axes of the matrix states, `"value_key"` as in that package, or `"key_value"` as in fla's cache.
 
     Returns:
         For every layer the last token of time mix (hidden,), the matrix state (heads, value, key) in float32 and the
         last token of channel mix (hidden,).
 
     Raises:
-        ValueError: If there is no such row, or no token was read yet.
+        ValueError: If there is no such row or order, or no token was read yet.
     """
     layers = _layers(select_rows(state, row))
-    return [tensor[0].clone() for layer in layers for tensor in layer]
+    return [tensor[0].clone() for layer in layers for tensor in _in_order(layer, order)]
 
 
-def state_from_blinkdl(tensors: Sequence[torch.Tensor], model: PreTrainedModel) -> RWKV7Cache:
-    """An initial state of one row from the state list of the `rwkv` package.
+def state_from_blinkdl(
+    tensors: Sequence[torch.Tensor], model: PreTrainedModel, order: str = "value_key"
+) -> RWKV7Cache:
+    """An initial state of one row from the state list of the `rwkv` package, or one like it.
 
     Args:
         tensors: As `state_to_blinkdl` returns them. They are copied.
         model: The model with the same weights.
+        order: Axes of the matrix states, see `state_to_blinkdl`.
 
     Raises:
-        ValueError: If the number or shapes of the tensors are not those of the model.
+        ValueError: If the number or shapes of the tensors are not those of the model, or there is no such order.
     """
     expected = len(LayerState._fields) * len(_text_model(model).layers)
     if len(tensors) != expected:
         raise ValueError(f"The list has {len(tensors)} tensors, expected {expected}.")
     rows = [tensor[None] for tensor in tensors]
-    layers = [LayerState(*rows[index : index + 3]) for index in range(0, expected, 3)]
+    layers = [_in_order(LayerState(*rows[index : index + 3]), order) for index in range(0, expected, 3)]
     return _new_state(model, layers, 0, "")
+
+
+def _in_order(layer: LayerState, order: str) -> LayerState:
+    """A layer's state with the axes of its matrix in another order, or back."""
+    if order not in ORDERS:
+        raise ValueError(f"order is {order!r}, expected {' or '.join(map(repr, ORDERS))}.")
+    return layer if order == ORDERS[0] else layer._replace(wkv=layer.wkv.transpose(-2, -1))
 
 
 def _text_model(model: torch.nn.Module) -> RWKV7Model:

@@ -26,13 +26,14 @@ DEFAULT_SHARD_SIZE = "5GB"
 _WORLD_OPTIONS = {name: name for name in ("era", "encoder", "template", "speech_padding", "whole_window")}
 _VISUAL_OPTIONS = {"encoder": "encoders", "tokens_per_image": "tokens_per_image"}
 _OWNERS = {"WorldRWKV's": _WORLD_OPTIONS, "VisualRWKV's": _VISUAL_OPTIONS}
-_FORMATS = ("hub", "blinkdl", "visualrwkv", RWKV_PEFT)
+_FORMATS = ("hub", "fla", "official", "blinkdl", "visualrwkv", RWKV_PEFT)
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 _EPILOG = f"""\
 examples:
   {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
   {PROGRAM} convert rwkv7-0.1b rwkv7-0.1b.pth --to blinkdl
+  {PROGRAM} convert RWKV7-1.5B-20260805 rwkv7-1.5b-fla --to fla
   {PROGRAM} convert RWKV7-0.4B-siglip2/rwkv-0.pth rwkv7-0.4b-siglip2 --encoder google/siglip2-base-patch16-384
   {PROGRAM} convert VisualRWKV-v0700-0B1-v1.0-20250109.pth visualrwkv-0.1b
   {PROGRAM} convert rwkv-0.pth adapter --base rwkv7-0.1b --alpha 32
@@ -44,19 +45,19 @@ def add_parser(commands) -> None:
     """Adds the sub-command to `commands`, the object that `ArgumentParser.add_subparsers` returned."""
     parser = commands.add_parser(
         "convert",
-        help="turn .pth files of RWKV-7, WorldRWKV, VisualRWKV and RWKV-PEFT into Hub-ready folders, and back",
-        description="Converts an RWKV-7 checkpoint, a text model, WorldRWKV or VisualRWKV with their encoders, or an "
-        "adapter of RWKV-PEFT; every tensor keeps its exact numbers unless --dtype is given.",
+        help="turn checkpoints of RWKV-7, WorldRWKV, VisualRWKV, RWKV-PEFT into Hub-ready folders, and back",
+        description="Converts an RWKV-7 checkpoint: a text model of any layout, WorldRWKV or VisualRWKV with their "
+        "encoders, or an adapter of RWKV-PEFT; every tensor keeps its exact numbers unless --dtype is given.",
         epilog=_EPILOG,
     )
     parser.add_argument(
         "source",
         metavar="SRC",
         type=Path,
-        help="a .pth file, or ModRWKV's folder; with --to a folder that was converted",
+        help="a .pth or .safetensors file, or a folder: of ours, fla's, the official layout, ModRWKV's, an adapter",
     )
     parser.add_argument("destination", metavar="DST", type=Path, help="what to write; must not exist yet")
-    parser.add_argument("--to", choices=_FORMATS, default="hub", help="format to write (default: hub)")
+    parser.add_argument("--to", choices=_FORMATS, default="hub", help="format to write (default: hub, our folder)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights (default: as they are)")
     parser.add_argument(
         "--max-shard-size",
@@ -103,7 +104,9 @@ def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Co
     """Converts by the format of the source; what was made, and what there is to say of it."""
     from ..conversion import (
         convert_to_blinkdl,
+        convert_to_fla,
         convert_to_hub,
+        convert_to_official,
         convert_to_visualrwkv,
         convert_visualrwkv,
         convert_worldrwkv,
@@ -117,6 +120,11 @@ def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Co
         _options(args, {})
         return to_file(args.source, args.destination, **common), []
     common["max_shard_size"] = args.max_shard_size
+    to_folder = {"fla": convert_to_fla, "official": convert_to_official}.get(args.to)
+    if to_folder is not None:
+        _options(args, {})
+        done = to_folder(args.source, args.destination, **common)
+        return done, _describe_text(done)
     if holds_worldrwkv(args.source):
         options = _options(args, _WORLD_OPTIONS)
         if len(options.get("encoder", [])) > 1:

@@ -19,6 +19,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import auto_docstring, logging
 
+from .other_layouts import to_our_fields
 from .source_code import WritesItsCode
 from .tested_versions import warn_of_untested_transformers
 
@@ -179,6 +180,11 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
         if self.layer_types is None:
             self.layer_types = ["linear_attention"] * self.num_hidden_layers
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """As the base class does; a `config.json` of the official or the Goose layout becomes one of ours."""
+        return super().from_dict(to_our_fields(config_dict), **kwargs)
 
     def validate_architecture(self):
         """Part of `@strict`-powered validation: refuses sizes that RWKV-7 cannot have."""

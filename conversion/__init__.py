@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Foreign checkpoints in and out."""
 
-from .blinkdl import convert_to_blinkdl, convert_to_hub
+from .blinkdl import convert_to_blinkdl
 from .rwkv_peft_names import holds_rwkv_peft
+from .text_folders import convert_to_fla, convert_to_hub, convert_to_official
 from .visualrwkv import convert_visualrwkv, holds_visualrwkv
 from .visualrwkv_export import convert_to_visualrwkv
 from .worldrwkv import convert_worldrwkv, holds_worldrwkv
@@ -11,7 +12,9 @@ from .worldrwkv import convert_worldrwkv, holds_worldrwkv
 
 __all__ = [
     "convert_to_blinkdl",
+    "convert_to_fla",
     "convert_to_hub",
+    "convert_to_official",
     "convert_to_visualrwkv",
     "convert_visualrwkv",
     "convert_worldrwkv",

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.serialization import split_state_dict_into_shards_factory
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
+
+from ..modeling_rwkv7_world.checkpoint_files import open_safetensors
 
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -80,13 +81,7 @@ def open_folder(folder: Path, *extra_files: str) -> dict[str, torch.Tensor]:
     files += [folder / name for name in extra_files if (folder / name).is_file()]
     tensors = {}
     for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file")
-        try:
-            with safe_open(file, framework="pt") as opened:
-                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dict)
-        except SafetensorError as error:
-            raise ValueError(f"{file}: not a safetensors file, or not a whole one ({error})") from error
+        tensors |= open_safetensors(file)
     return tensors
 
 

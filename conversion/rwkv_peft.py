@@ -25,10 +25,9 @@ from peft import LoraConfig, MissConfig, PeftConfig
 from safetensors.torch import save_file
 
 from ..adapters.state_tuning import STATE_MODULE, TOKEN_MODULE, StateTuningConfig
-from .blinkdl import absolute
+from ..modeling_rwkv7_world.checkpoint_files import open_pth
 from .folder import INDEX_FILE, open_folder, read_json, write_shards
 from .output import whole_folder
-from .pth_file import open_pth
 from .rwkv_peft_names import (
     BLOCK_NAMES,
     INIT_LORA_A,
@@ -41,6 +40,7 @@ from .rwkv_peft_names import (
     module_names,
     sort_contents,
 )
+from .text_checkpoint import absolute
 
 
 LORA, PISSA, BONE, BAT, OLD_BONE, STATE = "LoRA", "PiSSA", "Bone (MiSS)", "Bat", "old Bone", "state"

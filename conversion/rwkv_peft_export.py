@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..adapters.state_tuning import STATE_MODULE, STATE_TUNING, TOKEN_MODULE
-from .blinkdl import absolute
 from .folder import read_json
 from .output import whole_file
 from .rwkv_peft import ADAPTER_WEIGHTS, BONE, LORA, PEFT_PREFIX, STATE
 from .rwkv_peft_names import LORA_A, LORA_B, TIME_STATE, TOKEN_STATE, module_names
+from .text_checkpoint import absolute
 
 
 _TEXT_MODEL = re.compile(r"model\.(language_model\.)?")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .blinkdl import absolute
-from .blinkdl_names import fla_name_of, refuse_foreign_names
-from .pth_file import open_pth
+from ..modeling_rwkv7_world.blinkdl_names import fla_name_of, refuse_foreign_names
+from ..modeling_rwkv7_world.checkpoint_files import open_weights
+from .text_checkpoint import absolute
 
 
 ADAPTED = ("att.receptance", "att.key", "att.value", "att.output", "ffn.key", "ffn.value")
@@ -60,7 +60,7 @@ def holds_rwkv_peft(source: str | os.PathLike[str]) -> bool:
     path = absolute(source)
     if not path.is_file():
         return False
-    names = {name.removeprefix(_PREFIX) for name in open_pth(path)}
+    names = {name.removeprefix(_PREFIX) for name in open_weights(path)}
     kinds = (_ADAPTED_NAME, _STATE_NAME)
     return _WHOLE_MODEL not in names and any(kind.fullmatch(name) for name in names for kind in kinds)
 

@@ -18,23 +18,18 @@ from transformers import GenerationConfig, PreTrainedConfig
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.configuration_vision_towers import VisionTowerConfig, VisionTowersConfig
+from ..modeling_rwkv7_world.blinkdl_names import Sizes, all_entries, text_config_of
+from ..modeling_rwkv7_world.checkpoint_files import open_pth, open_weights, read_tensors
 from ..processing.chat_templates import VISUAL_CHAT_TEMPLATE
 from ..processing.image_processing_pil_vision_towers import VisionTowersImageProcessorPil
 from ..processing.processing_rwkv_world import RWKVWorldProcessor
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
 from ..processing.world_vocabulary import MULTIMODAL_TOKENS
-from .blinkdl import (
-    WORLD_VOCAB_SIZE,
-    Conversion,
-    absolute,
-    naming,
-    sizes_of,
-    text_config_of,
-)
-from .blinkdl_names import Sizes, all_entries
+from .blinkdl import Conversion
 from .folder import progress_bar
 from .output import whole_folder
-from .pth_file import open_pth, read_tensors
+from .text_checkpoint import absolute, naming, sizes_of
+from .text_folders import WORLD_VOCAB_SIZE
 from .visualrwkv_encoders import USUAL_ENCODERS, load_towers, read_tower_configs
 from .visualrwkv_names import (
     PROJECTOR_PREFIX,
@@ -125,7 +120,7 @@ def holds_visualrwkv(source: str | os.PathLike[str]) -> bool:
         OSError: If it cannot be found.
     """
     source = absolute(source)
-    return not source.is_dir() and (len(_files_of(source).prefixes) > 1 or is_visualrwkv(open_pth(source)))
+    return not source.is_dir() and (len(_files_of(source).prefixes) > 1 or is_visualrwkv(open_weights(source)))
 
 
 def convert_visualrwkv(

@@ -10,10 +10,11 @@ from tqdm.utils import CallbackIOWrapper
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..configuration.configuration_vision_towers import VisionTowersConfig
-from .blinkdl import Conversion, absolute, check_epsilons, naming, tensors_in_blinkdl
-from .blinkdl_names import Sizes
+from ..modeling_rwkv7_world.blinkdl_names import Sizes
+from .blinkdl import Conversion
 from .folder import open_folder, progress_bar
 from .output import whole_file
+from .text_checkpoint import absolute, check_epsilons, naming, tensors_in_blinkdl
 from .visualrwkv import EXTRA_FILE, OUR_PROJECTOR, OUR_TEXT, OUR_TOWERS
 from .visualrwkv_names import (
     GATED_NAMES,

@@ -13,16 +13,18 @@ import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
+from ..modeling_rwkv7_world.blinkdl_names import Change, Sizes, all_entries, text_config_of
+from ..modeling_rwkv7_world.checkpoint_files import open_weights, read_tensors
 from ..processing.chat_templates import ERA_CHAT_TEMPLATES
 from ..processing.image_processing_pil_tiles import TilesImageProcessorPil
 from ..processing.processing_rwkv_world import RWKVWorldProcessor
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
-from .blinkdl import WORLD_VOCAB_SIZE, Conversion, absolute, naming, shapes_in_blinkdl, sizes_of, text_config_of
-from .blinkdl_names import Change, Sizes, all_entries
+from .blinkdl import Conversion
 from .encoders import Encoder, load_encoder, read_encoder_config
 from .folder import open_folder, progress_bar
 from .output import whole_folder
-from .pth_file import open_pth, read_tensors
+from .text_checkpoint import absolute, naming, shapes_in_blinkdl, sizes_of
+from .text_folders import WORLD_VOCAB_SIZE
 from .weights import Shape, Weight, make_plan, write_plan
 from .worldrwkv_names import (
     ERAS,
@@ -141,7 +143,7 @@ def convert_worldrwkv(
 
 
 def _open(source: Path) -> dict[str, torch.Tensor]:
-    return open_folder(source) if source.is_dir() else open_pth(source)
+    return open_folder(source) if source.is_dir() else open_weights(source)
 
 
 def _read(source: Path, names: Iterable[str]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -48,6 +48,7 @@ from .cache_names import (
 )
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss, wants_own_loss
+from .checkpoint_layouts import LoadsBlinkDLFiles
 from .four_bits_as_stored import FourBitsAsStored
 from .initial_state import RWKV7InitialState
 from .layers_at_once import run_layers
@@ -413,7 +414,7 @@ class RWKV7StateEncoding(NamedTuple):
 
 
 @auto_docstring
-class RWKV7PreTrainedModel(SavedWithCode, FourBitsAsStored, PreTrainedModel):
+class RWKV7PreTrainedModel(SavedWithCode, LoadsBlinkDLFiles, FourBitsAsStored, PreTrainedModel):
     config: RWKV7Config
     base_model_prefix = "model"
     input_modalities = ("text",)
@@ -423,6 +424,8 @@ class RWKV7PreTrainedModel(SavedWithCode, FourBitsAsStored, PreTrainedModel):
     _skip_keys_device_placement = ["cache", "past_key_values"]
     _can_record_outputs = {"hidden_states": RWKV7Block}
     _keep_in_fp32_modules_strict = ["initial_state", "initial_token"]
+    # Layer 0 makes the value that others mix in: a mix of its own is in many files, and never used
+    _keys_to_ignore_on_load_unexpected = [r"layers\.0\.attn\.v_lora\."]
 
     @classmethod
     def is_custom_code(cls) -> bool:

@@ -27,6 +27,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 
 from ..configuration.configuration_vision_towers import VisionTowerConfig, VisionTowersConfig
 from ..configuration.source_code import SavedWithCode
+from .checkpoint_layouts import LoadsWhole
 from .encoders import encode_pictures, join_outputs
 
 
@@ -36,7 +37,7 @@ from .encoders import encode_pictures, join_outputs
     """
 )
 # trf-ignore: TRF015 (the configuration stands in the folder configuration/)
-class VisionTowersModel(SavedWithCode, PreTrainedModel):
+class VisionTowersModel(SavedWithCode, LoadsWhole, PreTrainedModel):
     config: VisionTowersConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)

@@ -310,6 +310,22 @@ class RWKVWorldTokenizer(TokenizersBackend):
         return saved + self.save_vocabulary(str(save_directory), filename_prefix)
 
 
+def tokenizer_without_files(source: str, vocab_size: int) -> RWKVWorldTokenizer:
+    """The tokenizer of a checkpoint that comes alone, in one file.
+
+    Args:
+        source: What to call the checkpoint in an error.
+        vocab_size: Of the model.
+
+    Raises:
+        ValueError: Its vocabulary is not World's.
+    """
+    tokenizer = RWKVWorldTokenizer()
+    if vocab_size != len(tokenizer):
+        raise ValueError(f"{source}: comes without a tokenizer, and a vocabulary of {vocab_size} is not World's")
+    return tokenizer
+
+
 def build_backend(vocabulary: dict[bytes, int], source: str = "vocabulary") -> Tokenizer:
     """Make the `tokenizers` pipeline of a vocabulary.
 

@@ -312,6 +312,22 @@ class TestBlinkDL:
         exported[1].zero_()
         assert_same_state(back, as_initial_state(state))
 
+    def test_the_order_of_axes_is_told_never_guessed(self, twins):
+        model, package = twins
+        ids = random_ids(1, 10, seed=1, vocab_size=90)
+        _, state = package.forward(random_ids(1, 20, vocab_size=90)[0].tolist(), None)
+        ours = state_from_blinkdl(state, model)
+        turned = [tensor.mT for tensor in state[1::3]]
+        turned = [part for three in zip(state[::3], turned, state[2::3], strict=True) for part in three]
+        assert_same_state(state_from_blinkdl(turned, model, order="key_value"), ours)
+        exported = state_to_blinkdl(ours, order="key_value")
+        assert all(torch.equal(one, other) for one, other in zip(exported, turned, strict=True))
+        assert not torch.equal(
+            next_logits(model, state_from_blinkdl(turned, model), ids), next_logits(model, ours, ids)
+        )
+        with pytest.raises(ValueError, match="order is 'kv', expected 'value_key' or 'key_value'"):
+            state_from_blinkdl(state, model, order="kv")
+
     def test_lists_that_do_not_fit_are_refused(self, twins):
         model, _ = twins
         exported = state_to_blinkdl(read(model, random_ids(1, 5)))

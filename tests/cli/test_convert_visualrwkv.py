@@ -159,7 +159,9 @@ def test_options_that_make_no_sense_are_refused(tensors, hub, tmp_path, capsys):
     assert convert_refusal(capsys, hub, tmp_path / "out", "--to", "visualrwkv", "--encoder", "x") == (
         f"--encoder is for converting WorldRWKV's and VisualRWKV's checkpoints, not {hub}"
     )
-    assert "holds no tensor model.layers.0.*" in convert_refusal(capsys, hub, tmp_path / "out", "--to", "blinkdl")
+    assert "no RWKV-7 checkpoint: it holds no tensor blocks.0.*" in convert_refusal(
+        capsys, hub, tmp_path / "out", "--to", "blinkdl"
+    )
 
 
 def test_half_a_checkpoint_is_refused(tensors, tmp_path, capsys):

@@ -20,7 +20,7 @@ from helpers.blinkdl import (
 )
 from rwkv7_world import RWKV7ForCausalLM
 from rwkv7_world.conversion import convert_to_blinkdl, convert_to_hub
-from rwkv7_world.conversion.blinkdl import EXTRA_FILE
+from rwkv7_world.conversion.text_checkpoint import EXTRA_FILE
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # what the package is written in
@@ -142,7 +142,7 @@ def test_large_models_are_written_in_shards_with_an_index(tmp_path):
 
 def test_file_is_mapped_piece_by_piece(tmp_path, monkeypatch):
     """However often the file is mapped anew, as a file of many gigabytes is, the numbers are the same."""
-    monkeypatch.setattr("rwkv7_world.conversion.pth_file.MAX_MAPPED_BYTES", 10_000)
+    monkeypatch.setattr("rwkv7_world.modeling_rwkv7_world.checkpoint_files.MAX_MAPPED_BYTES", 10_000)
     checkpoint = write_checkpoint(tmp_path / "a.pth")
     convert_to_hub(tmp_path / "a.pth", tmp_path / "hub")
     assert_same_bytes(load_weights(tmp_path / "hub"), fla_state_dict(checkpoint))
@@ -243,7 +243,7 @@ ZERO = torch.zeros(1)
 # What is wrong with a file: what writes it, and what is said; {} stands for its path
 BAD_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (lambda path: None, "{}: no such file"),
-    "a folder": (lambda path: path.mkdir(), "{}: not a file"),
+    "an empty folder": (lambda path: path.mkdir(), "{}/model.safetensors: no such file"),
     "truncated": (write_truncated, "{}: not a .pth file, or not a whole one (torch.load cannot read it)"),
     "empty": (lambda path: path.touch(), "{}: not a .pth file, or not a whole one (torch.load cannot read it)"),
     "text": (
@@ -384,10 +384,12 @@ def refusal_of_folder(folder: Path) -> str:
 
 class TestBadFolders:
     def test_missing_folder(self, tmp_path):
-        assert refusal_of_folder(tmp_path / "hub") == f"{tmp_path / 'hub'}: no such folder"
+        assert refusal_of_folder(tmp_path / "hub") == f"{tmp_path / 'hub'}: no such file"
 
     def test_folder_without_config(self, tmp_path):
-        assert refusal_of_folder(tmp_path) == f"{tmp_path}: not a model folder, it holds no config.json"
+        folder = hub_folder(tmp_path)
+        (folder / "config.json").unlink()
+        assert refusal_of_folder(folder) == f"{folder}: not a model folder, it holds no config.json"
 
     def test_folder_without_weights(self, tmp_path):
         folder = hub_folder(tmp_path)
@@ -422,7 +424,7 @@ class TestBadFolders:
     def test_other_model(self, tmp_path):
         (tmp_path / "config.json").write_text("{}")
         save_file({"model.embed_tokens.weight": ZERO}, tmp_path / "model.safetensors")
-        assert "no RWKV-7 text model in the fla format" in refusal_of_folder(tmp_path)
+        assert "no RWKV-7 text model of any layout" in refusal_of_folder(tmp_path)
 
     @pytest.mark.parametrize("text", ["{", "[]"])
     def test_broken_config(self, tmp_path, text):

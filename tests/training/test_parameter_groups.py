@@ -7,7 +7,7 @@ import torch
 
 from helpers.composites import tiny_composite
 from helpers.text_models import tiny_model
-from rwkv7_world.conversion.blinkdl_names import Sizes, all_entries
+from rwkv7_world.modeling_rwkv7_world.blinkdl_names import Sizes, all_entries
 from rwkv7_world.training.arguments import RWKVTrainingArguments
 from rwkv7_world.training.parameter_groups import parameter_groups
 from rwkv7_world.training.parts import set_trainable

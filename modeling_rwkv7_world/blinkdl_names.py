@@ -12,6 +12,8 @@ from enum import Enum
 
 import torch
 
+from ..configuration.configuration_rwkv7 import RWKV7Config
+
 
 class Change(Enum):
     """How a tensor of a `.pth` file becomes the parameter of the fla format."""
@@ -66,7 +68,9 @@ class Entry:
     change: Change = Change.NONE
 
 
-_RENAMED_PARTS = {
+BLINKDL_NORM_EPS, BLINKDL_GROUP_NORM_EPS = 1e-5, 64e-5  # a `.pth` file has no place for others
+
+RENAMED_PARTS = {
     "emb": "model.embeddings",
     "ln_out": "model.norm",
     "head": "lm_head",
@@ -80,7 +84,7 @@ _RENAMED_PARTS = {
     "output": "o_proj",
     "ln_x": "g_norm",
 }
-_LOW_RANK_ENDS = {"0": "lora.2.bias", "1": "lora.0.weight", "2": "lora.2.weight"}
+LOW_RANK_ENDS = {"0": "lora.2.bias", "1": "lora.0.weight", "2": "lora.2.weight"}
 
 # What names tell of files that are no plain RWKV-7 model, the most telling first
 _FOREIGN_NAMES = [
@@ -103,14 +107,14 @@ def fla_name_of(name: str) -> str:
     """
     if not name.startswith("blocks."):
         part, end = name.split(".")
-        return f"{_RENAMED_PARTS[part]}.{end}"
+        return f"{RENAMED_PARTS[part]}.{end}"
     _, layer, *parts = name.split(".")
     if parts[0] == "ffn":
         return f"model.layers.{layer}." + ".".join(parts)
     low_rank = re.fullmatch(r"([wavg])([012])", parts[-1])
     if low_rank:
-        return f"model.layers.{layer}.attn.{low_rank[1]}_lora.{_LOW_RANK_ENDS[low_rank[2]]}"
-    return f"model.layers.{layer}." + ".".join(_RENAMED_PARTS.get(part, part) for part in parts)
+        return f"model.layers.{layer}.attn.{low_rank[1]}_lora.{LOW_RANK_ENDS[low_rank[2]]}"
+    return f"model.layers.{layer}." + ".".join(RENAMED_PARTS.get(part, part) for part in parts)
 
 
 def all_entries(sizes: Sizes) -> dict[str, Entry]:
@@ -245,3 +249,23 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], sizes: Sizes) -> None:
     for name, shape in shapes.items():
         if tuple(shape) != entries[name].shape:
             raise ValueError(f"{name} has the shape {tuple(shape)}, expected {entries[name].shape}")
+
+
+def text_config_of(sizes: Sizes, **kwargs) -> RWKV7Config:
+    """Configuration of a checkpoint; more of its fields may be given."""
+    follows = sizes.head_dim * BLINKDL_NORM_EPS == BLINKDL_GROUP_NORM_EPS
+    group_norm_eps = None if follows else BLINKDL_GROUP_NORM_EPS
+    return RWKV7Config(
+        vocab_size=sizes.vocab,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.ffn,
+        num_hidden_layers=sizes.layers,
+        head_dim=sizes.head_dim,
+        num_heads=sizes.heads,
+        decay_low_rank_dim=sizes.decay_rank,
+        a_low_rank_dim=sizes.a_rank,
+        v_low_rank_dim=sizes.v_rank,
+        gate_low_rank_dim=sizes.gate_rank,
+        learned_initial_state=sizes.has_initial_state,
+        **{"norm_eps": BLINKDL_NORM_EPS, "group_norm_eps": group_norm_eps, **kwargs},
+    )

@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reads BlinkDL's `.pth` files: only tensors, mapped from disk, nothing in the file ever runs."""
+"""Reads files of weights, `.pth` and `.safetensors`: only tensors, mapped from disk, nothing in a file ever runs."""
 
 import os
 import pickle
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 
 FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -45,12 +46,33 @@ def read_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, torch.
 
     The file is mapped anew every `MAX_MAPPED_BYTES`, so that memory does not grow with the file.
     """
-    tensors, mapped = open_pth(path), 0
+    tensors, mapped = open_weights(path), 0
     for name in names:
         if mapped > MAX_MAPPED_BYTES:
-            tensors, mapped = open_pth(path), 0
+            tensors, mapped = open_weights(path), 0
         mapped += tensors[name].nbytes
         yield name, tensors[name]
+
+
+def open_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of either kind, told by its suffix; see [`open_safetensors`] and [`open_pth`]."""
+    return open_safetensors(path) if path.suffix == ".safetensors" else open_pth(path)
+
+
+def open_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a `.safetensors` file, mapped: their bytes are read when used.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or not a whole one ({error})") from error
 
 
 def _check_tensors(tensors: object, path: Path) -> None:
