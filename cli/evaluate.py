@@ -59,7 +59,9 @@ def add_parser(commands) -> None:
         description="Scores a model on a benchmark in its official files; answers and scores end up in a folder.",
         epilog=_EPILOG,
     )
-    parser.add_argument("model", metavar="MODEL", nargs="?", help="folder with a model, or its id on the Hub")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="folder with a model, its id on the Hub, or a .pth file"
+    )
     parser.add_argument("task", metavar="TASK", nargs="?", help="the benchmark, one of --list")
     parser.add_argument("--list", action="store_true", help="show the benchmarks and the files they expect")
     _add_data_options(parser)

@@ -58,7 +58,7 @@ def add_parser(commands) -> None:
         description="Answers a question about pictures, clips and videos; prints the answer as it comes.",
         epilog=_EPILOG,
     )
-    parser.add_argument("model", metavar="MODEL", help="folder with a model, or its id on the Hugging Face Hub")
+    parser.add_argument("model", metavar="MODEL", help="folder with a model, Hub id, or .pth file")
     parser.add_argument(
         "question", nargs="?", help='what to ask; "" for a model that only listens; - reads it from standard input'
     )

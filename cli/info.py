@@ -35,9 +35,7 @@ def add_parser(commands) -> None:
         description="Says what runs a model on this machine and why, and how large a model and its state are.",
         epilog=_EPILOG,
     )
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="folder with a model, or its id on the Hugging Face Hub"
-    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="folder with a model, Hub id, or .pth file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(run=run)
 

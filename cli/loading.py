@@ -24,30 +24,46 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZED_BITS = {"int8": 8, "int4": 4}
-MAX_WEIGHTS_NAMED = 3
 
 
 def load_config(model: str) -> "PreTrainedConfig":
-    """Configuration of `model`, a folder or a Hub id; its `name_or_path` is what the other functions load by.
+    """Configuration of `model`; its `name_or_path` is what the other functions load by.
+
+    Args:
+        model: A folder or a Hub id, of any layout of RWKV-7, or a `.pth` or `.safetensors` file with BlinkDL's names.
 
     Raises:
-        FileNotFoundError: If there is no such folder, nor such a model on the Hub.
+        FileNotFoundError: If there is no such file or folder, nor such a model on the Hub.
         ValueError: If the folder holds no configuration, or one that cannot be used.
     """
     from transformers import AutoConfig
 
+    from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file, read_checkpoint_file
+
     folder = Path(model).expanduser()
+    if is_checkpoint_file(folder):
+        config, _ = read_checkpoint_file(folder)
+        config.name_or_path = str(folder)
+        return config
     if folder.exists():
         if not (folder / "config.json").is_file():
             raise ValueError(f"{model}: not a model folder, it holds no config.json")
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return _ours(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     if _can_only_be_folder(model) or ("/" in model and folder.parent.is_dir()):
         raise FileNotFoundError(f"{model}: no such model folder")
     try:
-        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+        return _ours(AutoConfig.from_pretrained(model, trust_remote_code=False))
     except OSError as error:
         message = f"{model}: neither a folder here nor a model that the Hub gives ({first_line(error)})"
         raise FileNotFoundError(message) from error
+
+
+def _ours(config: "PreTrainedConfig") -> "PreTrainedConfig":
+    """A configuration of our own class, also where transformers has one of the same model type."""
+    from .. import RWKV7Config
+
+    is_native = config.model_type == RWKV7Config.model_type and not isinstance(config, RWKV7Config)
+    return RWKV7Config.from_pretrained(config.name_or_path) if is_native else config
 
 
 def is_composite(config: "PreTrainedConfig") -> bool:
@@ -63,7 +79,12 @@ def load_processor(config: "PreTrainedConfig") -> "ProcessorMixin | PreTrainedTo
     """
     from transformers import AutoProcessor, AutoTokenizer
 
+    from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file
+    from ..processing.tokenization_rwkv_world import tokenizer_without_files
+
     name = config.name_or_path
+    if is_checkpoint_file(name):
+        return tokenizer_without_files(name, config.vocab_size)
     auto_class = AutoProcessor if is_composite(config) else AutoTokenizer
     kind = "processor" if is_composite(config) else "tokenizer"
     try:
@@ -130,21 +151,18 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
 
+    from .. import RWKV7Config, RWKV7ForCausalLM
+
     auto_class = AutoModelForMultimodalLM if is_composite(config) else AutoModelForCausalLM
+    model_class = RWKV7ForCausalLM if isinstance(config, RWKV7Config) else auto_class
     quantized = _quantization(config, quantize) if quantize else {}
     folder = Path(config.name_or_path).expanduser()
     if any(folder.glob("*.safetensors*")):  # else transformers names what it looked for
         check_weights(folder)
     try:
-        model, report = auto_class.from_pretrained(
-            config.name_or_path, dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
-        )
+        model = model_class.from_pretrained(config.name_or_path, dtype=dtype, trust_remote_code=False, **quantized)
     except OSError as error:  # of the Hub's client, which names no model
         raise OSError(f"{config.name_or_path}: its weights cannot be loaded ({first_line(error)})") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        named = ", ".join(missing[:MAX_WEIGHTS_NAMED]) + (" ..." if len(missing) > MAX_WEIGHTS_NAMED else "")
-        raise ValueError(f"{config.name_or_path}: weights are missing, {len(missing)} in all: {named}")
     return model.to(device).eval()
 
 

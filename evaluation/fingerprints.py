@@ -25,13 +25,15 @@ def model_fingerprint(model: str, described_by: str = "config.json") -> str:
     """A hash of all that a folder's model and processor, or adapter, are made of; of one of the Hub its commit.
 
     Args:
-        model: A folder, or a Hub id.
+        model: A folder, a file, or a Hub id.
         described_by: The file that every such folder has.
 
     Raises:
         FileNotFoundError: If there is no such folder, and the Hub does not give it.
     """
     folder = Path(model).expanduser()
+    if folder.is_file():
+        return _digest(folder).hex()
     if folder.is_dir():
         files = [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
         return _hash_of_files(

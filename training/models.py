@@ -18,16 +18,18 @@ from transformers import (
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..conversion.encoders import Encoder, load_encoder, read_encoder_config
 from ..conversion.visualrwkv import visual_config, visual_generation_config, visual_processor
 from ..conversion.visualrwkv_encoders import load_towers, read_tower_configs
+from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file
 from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
 from ..modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration
 from ..modeling_rwkv7_world.quantization import RWKVQuantizationConfig
 from ..processing.chat_templates import ERA_CHAT_TEMPLATES, TURN_END
 from ..processing.processing_rwkv_world import RWKVWorldProcessor
-from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
+from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer, tokenizer_without_files
 from ..processing.world_vocabulary import MULTIMODAL_TOKENS
 from .hooks import load_hook
 from .recipe import Recipe
@@ -55,7 +57,7 @@ def build_model(recipe: Recipe) -> tuple[PreTrainedModel, Processor]:
         return _new_model(spec.config, dtype), _load_processor(recipe.processor)
     _check_exists(spec.path)
     quantized = _quantization(recipe)
-    model = _load(spec.path, _auto_class(AutoConfig.from_pretrained(spec.path)), dtype, **quantized)
+    model = _load(spec.path, _class_of(spec.path), dtype, **quantized)
     return model, _load_processor(recipe.processor or spec.path, model)
 
 
@@ -73,9 +75,19 @@ def _load_processor(path: str | None, model: PreTrainedModel | None = None) -> P
     """The processor at `path`, for a text model the tokenizer; the World tokenizer without a path."""
     if path is None:
         return RWKVWorldTokenizer()
+    if is_checkpoint_file(path):
+        return tokenizer_without_files(path, model.config.vocab_size)
     _check_exists(path)
     is_text = model is not None and _auto_class(model.config) is AutoModelForCausalLM
     return (AutoTokenizer if is_text else AutoProcessor).from_pretrained(path)
+
+
+def _class_of(path: str) -> type:
+    """What loads the model at `path`: text models of any layout and in any form are ours."""
+    if is_checkpoint_file(path):
+        return RWKV7ForCausalLM
+    config = AutoConfig.from_pretrained(path)
+    return RWKV7ForCausalLM if config.model_type == RWKV7Config.model_type else _auto_class(config)
 
 
 def _auto_class(config) -> type:
@@ -91,10 +103,8 @@ def _quantization(recipe: Recipe) -> dict[str, RWKVQuantizationConfig]:
     return {"quantization_config": RWKVQuantizationConfig(bits=recipe.model.bits)}
 
 
-def _load(path: str, auto_class: type, dtype: torch.dtype, **options) -> PreTrainedModel:
-    model, report = auto_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(f"{path}: weights are missing, {len(missing)} in all, the first is {missing[0]}")
+def _load(path: str, model_class: type, dtype: torch.dtype, **options) -> PreTrainedModel:
+    model = model_class.from_pretrained(path, dtype=dtype, **options)
     if is_deepspeed_zero3_enabled():
         # transformers keeps all its rules for other names then, and would save under names that were never there
         model._weight_conversions = [rule for rule in model._weight_conversions or () if rule.was_used()]
@@ -113,7 +123,7 @@ def _assemble(recipe: Recipe, dtype: torch.dtype) -> tuple[PreTrainedModel, Proc
     """A composite of a trained text model and trained encoders, with new projectors."""
     spec = recipe.model
     _check_exists(spec.text)
-    text = _load(spec.text, AutoModelForCausalLM, dtype)
+    text = _load(spec.text, _class_of(spec.text), dtype)
     if not isinstance(text, RWKV7ForCausalLM):
         raise ValueError(f"{spec.text}: the text model is a {text.config.model_type}, expected rwkv7")
     if isinstance(spec.vision, list):
