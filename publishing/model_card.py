@@ -66,6 +66,8 @@ class Description:
 
 def card_problems(contents: Contents, description: Description) -> Iterator[str]:
     """All that keeps a card from being written: no licence that the Hub knows, no base model, results in no format."""
+    if contents.kind is None:
+        return  # nothing that a card could be about
     folder = contents.folder
     metadata = {}
     try:
