@@ -86,6 +86,7 @@ def convert_to_hub(
             stored,
             lambda names: _fla_tensors(source, [by_fla_name[name] for name in names], entries, dtypes, bar),
             max_shard_size,
+            source,
         )
         if kept_aside:
             (folder / EXTRA_FILE).parent.mkdir()
@@ -121,7 +122,7 @@ def convert_to_blinkdl(
     renamed, sizes = tensors_in_blinkdl(source, open_folder(source, EXTRA_FILE))
     check_epsilons(source, config, sizes)
     tensors = {name: tensor.to(dtype or tensor.dtype) for name, tensor in renamed.items()}
-    check_finite(tensors)
+    check_finite(tensors, source)
     total = sum(tensor.nbytes for tensor in tensors.values())
     with whole_file(destination) as path, open(path, "wb") as file, progress_bar(total, show_progress) as bar:
         torch.save(tensors, CallbackIOWrapper(bar.update, file, "write"))
