@@ -116,7 +116,8 @@ def build_card(contents: Contents, description: Description) -> ModelCard:
     )
     metadata = own_metadata | data.to_dict()
     metadata.pop("model-index", None)  # which is made of the results again
-    text = own.text.strip() if own and MARK not in own.text else _write_text(contents, description, results)
+    by_hand = own is not None and own.text.strip() and MARK not in own.text
+    text = own.text.strip() if by_hand else _write_text(contents, description, results)
     known_results = data.eval_results or (own and own.data.eval_results) or None
     name = {"model_name": description.repo.rpartition("/")[2]} if known_results else {}
     metadata = ModelCardData(**metadata, **name, eval_results=known_results)
@@ -131,12 +132,14 @@ def adapter_card(folder: Path) -> Iterator[None]:
         folder: Where the adapter is saved.
     """
     path = folder / CARD_FILE
-    own = _own_card(folder)
-    kept = path.read_bytes() if own and MARK not in own.text else None
+    before = path.read_bytes() if path.is_file() else b""
     yield
-    if kept is not None:
-        path.write_bytes(kept)  # PEFT replaces the tags, and names the folder of the base model
-    elif (folder / ADAPTER_CONFIG).is_file():
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return
+    own = _read_own(before.decode(errors="replace")) if before else None
+    if own and MARK not in own.text:
+        path.write_bytes(before)  # PEFT replaces the tags, and names the folder of the base model
+    else:
         contents = read_contents(folder)
         base = contents.config.get("base_model_name_or_path")
         build_card(contents, Description(folder.name, base_model=base)).save(path)
@@ -196,13 +199,16 @@ def state_bytes(config: dict) -> int:
 
 
 def _own_card(folder: Path) -> ModelCard | None:
-    """The card in a folder, unless there is none or it is the empty template that PEFT writes."""
-    if not (folder / CARD_FILE).is_file():
-        return None
-    card = ModelCard.load(folder / CARD_FILE)
+    file = folder / CARD_FILE
+    return _read_own(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _read_own(text: str) -> ModelCard | None:
+    """The card with this text, unless it is the empty template that PEFT writes."""
+    card = ModelCard(text)
     template = ModelCard.from_template(ModelCardData()).text.splitlines()
     written = [line for line in card.text.splitlines() if line.strip() and not PEFT_LINE.fullmatch(line)]
-    return None if set(written) <= set(template) else card
+    return None if written and set(written) <= set(template) else card
 
 
 def _own_metadata(folder: Path) -> dict:
@@ -303,5 +309,7 @@ def _results_table(results: list[dict]) -> str:
 
 def _table(titles: tuple[str, ...], rows: Iterable[tuple]) -> str:
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    lines += [f"| {' | '.join(names)} | {value:g} |" for *names, value in rows]
+    lines += [
+        f"| {' | '.join(names)} | {value if isinstance(value, int) else f'{value:g}'} |" for *names, value in rows
+    ]
     return "\n".join(lines)

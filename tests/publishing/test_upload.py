@@ -149,6 +149,18 @@ def test_an_own_card_keeps_its_text_and_is_completed(hub, model_folder, unrun):
     assert (metadata["language"], metadata["license"]) == ("en", "apache-2.0")
 
 
+def test_metadata_without_a_text_is_kept_and_gets_one(hub, model_folder, unrun):
+    (model_folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    assert main(["upload", str(model_folder), REPO]) == 0
+    card = hub.files(REPO)["README.md"].decode()
+    assert yaml.safe_load(card.split("---")[1])["license"] == "mit" and "## Use" in card
+
+
+def test_a_card_that_cannot_be_read_is_refused(model_folder, capsys):
+    (model_folder / "README.md").write_text("---\nlicense: [mit\n---\n")
+    assert "README.md: its metadata cannot be read" in refusal(capsys, model_folder)
+
+
 def test_a_card_that_an_upload_wrote_is_written_anew(hub, model_folder, unrun):
     assert upload(model_folder) == 0
     card = hub.files(REPO)["README.md"].decode()
