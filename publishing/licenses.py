@@ -8,7 +8,7 @@ From `docs/hub/repositories-licenses.md` of https://github.com/huggingface/hub-d
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 
 OTHER = "other"
@@ -27,8 +27,8 @@ LICENSES = frozenset(
 )
 
 
-def license_problem(license: str | None, name: str | None, link: str | None, files: Collection[str]) -> str | None:
-    """What the Hub would not take of a licence, or `None`.
+def license_problems(license: str | None, name: str | None, link: str | None, files: Collection[str]) -> Iterator[str]:
+    """What the Hub would not take of a licence.
 
     Args:
         license: Its identifier.
@@ -37,18 +37,17 @@ def license_problem(license: str | None, name: str | None, link: str | None, fil
         files: Those beside the model.
     """
     if not license:
-        return "no licence is set; give --license, for instance --license apache-2.0"
-    if license not in LICENSES:
-        return f"licence {license!r} is none that the Hub knows{_suggestion(license)}"
+        yield "no licence is set; give --license, for instance --license apache-2.0"
+    elif license not in LICENSES:
+        yield f"licence {license!r} is none that the Hub knows{_suggestion(license)}"
     if license != OTHER:
-        return None
+        return
     if not name:
-        return "licence other needs --license-name"
+        yield "licence other needs --license-name"
     if link and "://" not in link and link not in files:
-        return f"licence other: --license-link {link!r} is no address and no file of the folder"
+        yield f"licence other: --license-link {link!r} is no address and no file of the folder"
     if not link and "LICENSE" not in files:
-        return "licence other needs its text: a file LICENSE, or --license-link"
-    return None
+        yield "licence other needs its text: a file LICENSE, or --license-link"
 
 
 def _suggestion(license: str) -> str:

@@ -21,7 +21,7 @@ from safetensors import safe_open
 
 from ..conversion.folder import read_json
 from .contents import ADAPTER_CONFIG, CARD_FILE, Contents, Kind, read_contents, tensor_names
-from .licenses import license_problem
+from .licenses import license_problems
 from .snippets import is_composite_adapter, write_snippets
 
 
@@ -77,8 +77,7 @@ def card_problems(contents: Contents, description: Description) -> Iterator[str]
     fields = "license", "license_name", "license_link"
     license, name, link = (getattr(description, field) or metadata.get(field) for field in fields)
     for identifier in license if isinstance(license, list) else [license]:
-        if problem := license_problem(identifier, name, link, contents.files):
-            yield f"{folder}: {problem}"
+        yield from (f"{folder}: {problem}" for problem in license_problems(identifier, name, link, contents.files))
     base = description.base_model or ""
     if contents.kind in (Kind.ADAPTER, Kind.STATE) and not is_hub_name(base):
         found = f"its base model is {base!r}, not a name on the Hub; " if base else ""
