@@ -88,10 +88,11 @@ def first_line(error: BaseException) -> str:
 
 
 def report_error(error: Exception, *, debug: bool) -> None:
-    """Prints `error` to stderr: one line, after the traceback if `debug`."""
+    """Prints `error` to stderr: one line, or one for each of a group, after the traceback if `debug`."""
     if debug:
         traceback.print_exception(error)
-    print(f"{PROGRAM}: error: {first_line(error)}", file=sys.stderr)
+    for one in error.exceptions if isinstance(error, ExceptionGroup) else [error]:
+        print(f"{PROGRAM}: error: {first_line(one)}", file=sys.stderr)
 
 
 @contextmanager

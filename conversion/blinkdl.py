@@ -56,11 +56,11 @@ def convert_to_blinkdl(
     with whole_file(destination) as path, progress_bar(total, show_progress) as bar:
         if destination.suffix == ".safetensors":
             tensors = read_plan(plan, weights, checkpoint.read, bar)
-            check_finite(tensors)
+            check_finite(tensors, checkpoint.source)
             save_file(tensors, path, {"format": "pt"})
         else:
             tensors = {name: tensor.to(plan.dtypes[name]) for name, tensor in checkpoint.read(weights)}
-            check_finite(tensors)
+            check_finite(tensors, checkpoint.source)
             with open(path, "wb") as file:
                 torch.save(tensors, CallbackIOWrapper(bar.update, file, "write"))
     return Conversion(checkpoint.sizes, sum(plan.numbers.values()), plan.written_dtypes)

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from ..adapters.state_tuning import STATE_MODULE, TOKEN_MODULE, StateTuningConfig
 from ..modeling_rwkv7_world.checkpoint_files import open_pth
-from .folder import INDEX_FILE, open_folder, read_json, write_shards
+from .folder import INDEX_FILE, check_finite, open_folder, read_json, write_shards
 from .output import whole_folder
 from .rwkv_peft_names import (
     BLOCK_NAMES,
@@ -99,7 +99,9 @@ def convert_rwkv_peft(
 
 def _read(source: Path) -> Contents:
     try:
-        return sort_contents(open_pth(source))
+        tensors = open_pth(source)
+        check_finite(tensors, source)
+        return sort_contents(tensors)
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(str(source)) else f"{source}: {message}") from error
@@ -266,6 +268,7 @@ def _write_adapter(folder: Path, base: Path, adapter: _Adapter) -> None:
         tensors |= {f"{name}.{end}": tensor for end, tensor in (own | parameters).items()}
     tensors |= {f"{name}.learned.weight": tensor for name, tensor in adapter.states().items()}
     _peft_config(adapter, base).save_pretrained(str(folder))
+    check_finite(tensors, base)  # those of the file are, these may be the base model's own
     copies = {PEFT_PREFIX + name: tensor.clone().contiguous() for name, tensor in tensors.items()}
     save_file(copies, folder / ADAPTER_WEIGHTS, {"format": "pt"})
 
@@ -327,7 +330,7 @@ def _write_merged(folder: Path, base: Path, adapter: _Adapter) -> None:
         return shard
 
     sizes = {name: tensor.nbytes for name, tensor in (new | adapter.base).items()}
-    write_shards(folder, sizes, read, MAX_SHARD_SIZE)
+    write_shards(folder, sizes, read, MAX_SHARD_SIZE, base)
 
 
 def _write_config(folder: Path, adapter: _Adapter) -> None:

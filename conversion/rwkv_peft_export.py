@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..adapters.state_tuning import STATE_MODULE, STATE_TUNING, TOKEN_MODULE
-from .folder import read_json
+from .folder import check_finite, read_json
 from .output import whole_file
 from .rwkv_peft import ADAPTER_WEIGHTS, BONE, LORA, PEFT_PREFIX, STATE
 from .rwkv_peft_names import LORA_A, LORA_B, TIME_STATE, TOKEN_STATE, module_names
@@ -58,6 +58,7 @@ def export_rwkv_peft(
         method = LORA
     exported = _rename(source, tensors)
     converted = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in exported.items()}
+    check_finite(converted, source / ADAPTER_WEIGHTS)
     with whole_file(destination) as path:
         torch.save(converted, path)
     return AdapterExport(method, alpha if method == LORA else None, len(converted))

@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from ..configuration.configuration_vision_towers import VisionTowersConfig
 from ..modeling_rwkv7_world.blinkdl_names import Sizes
 from .blinkdl import Conversion
-from .folder import open_folder, progress_bar
+from .folder import check_finite, open_folder, progress_bar
 from .output import whole_file
 from .text_checkpoint import absolute, check_epsilons, naming, tensors_in_blinkdl
 from .visualrwkv import EXTRA_FILE, OUR_PROJECTOR, OUR_TEXT, OUR_TOWERS
@@ -45,7 +45,8 @@ def convert_to_visualrwkv(
         show_progress: Whether to draw a bar on stderr if that is a terminal.
 
     Raises:
-        ValueError: If the folder holds no model of this kind, or if `destination` is taken.
+        ValueError: If the folder holds no model of this kind, or numbers that are not finite; if `destination` is
+            taken.
         OSError: If something cannot be read or written.
     """
     source, destination = absolute(source), absolute(destination)
@@ -57,6 +58,7 @@ def convert_to_visualrwkv(
     except ValueError as error:
         raise naming(source, error) from error
     tensors = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in tensors.items()}
+    check_finite(tensors, source)
     total = sum(tensor.nbytes for tensor in tensors.values())
     with whole_file(destination) as path, open(path, "wb") as file, progress_bar(total, show_progress) as bar:
         torch.save(tensors, CallbackIOWrapper(bar.update, file, "write"))

@@ -110,6 +110,7 @@ def write_plan(
     read: Reader,
     bar: tqdm,
     max_shard_size: int | str,
+    source: Path | None = None,
 ) -> None:
     """Writes the weights into `folder`, one shard in memory at a time.
 
@@ -119,8 +120,9 @@ def write_plan(
         read: Gives name and tensor of the names asked for, one by one.
         bar: Is told the bytes as they are read.
         max_shard_size: Largest file, in bytes or as "5GB".
+        source: Where all tensors come from, if it is one file or folder.
     """
-    write_shards(folder, plan.stored, lambda names: read_plan(plan, names, read, bar), max_shard_size)
+    write_shards(folder, plan.stored, lambda names: read_plan(plan, names, read, bar), max_shard_size, source)
 
 
 def read_plan(plan: Plan, names: Iterable[str], read: Reader, bar: tqdm) -> dict[str, torch.Tensor]:

@@ -11,7 +11,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <exception>
 
 #if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
@@ -30,6 +32,20 @@ struct Rows {
 };
 
 }  // extern "C"
+
+// What every function that Python calls does its work in. Returns null, or what the exception says that ended it: one
+// that left a function of C would end the process. Text is copied to where it needs no memory, which may be used up.
+template <typename Work>
+const char* guarded(const Work& work) {
+  static thread_local char message[512];
+  try {
+    work();
+  } catch (const std::exception& error) {
+    std::snprintf(message, sizeof message, "%s", error.what());
+    return message;
+  }
+  return nullptr;
+}
 
 template <typename To, typename From>
 inline To bits(From x) {

@@ -230,9 +230,11 @@ extern "C" {
 
 // hidden_states (batch, hidden), contiguous and of the model's dtype, before and after the layers. states: one a
 // layer.
-void decode_token(const Model* model, void* hidden_states, const State* states, int64_t batch) {
-  with_dtype(model->dtype, [&](auto dtype) {
-    Step<decltype(dtype)>(*model, batch).run_all(hidden_states, states);
+const char* decode_token(const Model* model, void* hidden_states, const State* states, int64_t batch) {
+  return guarded([&] {
+    with_dtype(model->dtype, [&](auto dtype) {
+      Step<decltype(dtype)>(*model, batch).run_all(hidden_states, states);
+    });
   });
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from .layers_cpu import Model, addresses_of
-from .native_library import built_on_first_use, why_missing
+from .native_library import built_on_first_use, raise_errors, why_missing
 
 
 SOURCE = Path(__file__).with_name("decode_cpu.cpp")
@@ -22,6 +22,9 @@ def decode_token(model: Model, hidden_states: torch.Tensor, states: list[tuple[t
         hidden_states: (batch, 1, hidden) of that dtype, contiguous; overwritten by the output of the last layer.
         states: For every layer its last token before the time mix and before the channel mix, (batch, hidden) of that
             dtype, and its recurrent state (batch, heads, value, key), float32; all contiguous and overwritten.
+
+    Raises:
+        MemoryError: If there is no memory for what is computed between; the states are of no use then.
     """
     arguments = (ctypes.byref(model), hidden_states.data_ptr(), addresses_of(states), hidden_states.shape[0])
     _library().decode_token(*arguments)
@@ -36,4 +39,4 @@ def why_not_built() -> str | None:
 def _library(library: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
     library.decode_token.argtypes = [ctypes.POINTER(Model), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
-    library.decode_token.restype = None
+    raise_errors(library.decode_token)

@@ -7,13 +7,17 @@
 
 extern "C" {
 
-void mix_tokens(Rows x, Rows previous, Rows mix, Rows out, int64_t shifts, int64_t time, int64_t tokens,
-                int64_t hidden) {
-  mix_rows(x, previous, mix, out, shifts, time, tokens, hidden);
+const char* mix_tokens(Rows x, Rows previous, Rows mix, Rows out, int64_t shifts, int64_t time, int64_t tokens,
+                       int64_t hidden) {
+  return guarded([&] { mix_rows(x, previous, mix, out, shifts, time, tokens, hidden); });
 }
 
-void squared_relu(Rows x, Rows out, int64_t numbers) { squared_relu_rows(x, out, numbers); }
+const char* squared_relu(Rows x, Rows out, int64_t numbers) {
+  return guarded([&] { squared_relu_rows(x, out, numbers); });
+}
 
-void time_mix(const Problem* p, const TimeMix* m) { run_time_mix(*p, *m); }
+const char* time_mix(const Problem* p, const TimeMix* m) {
+  return guarded([&] { run_time_mix(*p, *m); });
+}
 
 }  // extern "C"

@@ -13,7 +13,7 @@ import torch
 
 from .freed_memory import keep_freed_memory
 from .linear_cpu import DTYPES, Rows
-from .native_library import built_on_first_use, why_missing
+from .native_library import built_on_first_use, raise_errors, why_missing
 from .plain_inference import is_plain_inference, is_plain_tensor
 
 
@@ -70,5 +70,4 @@ def library(loaded: ctypes.CDLL) -> None:
     loaded.mix_tokens.argtypes = [Rows] * 4 + [ctypes.c_int64] * 4
     loaded.squared_relu.argtypes = [Rows] * 2 + [ctypes.c_int64]
     loaded.time_mix.argtypes = [ctypes.c_void_p] * 2
-    for function in (loaded.mix_tokens, loaded.squared_relu, loaded.time_mix):
-        function.restype = None
+    raise_errors(loaded.mix_tokens, loaded.squared_relu, loaded.time_mix)

@@ -60,29 +60,33 @@ void dequantize(const Quantized& weight, const Rows& out, int64_t begin, int64_t
 extern "C" {
 
 // y (count, rows) = x (count, columns) weight^T + bias, all contiguous and of one dtype; bias (rows,) may be null.
-void linear_few_rows(Rows weight, Rows bias, Rows x, Rows y, int64_t count, int64_t rows, int64_t columns) {
-  with_dtype(weight.dtype, [&](auto dtype) {
-    using D = decltype(dtype);
-    const auto* w = static_cast<const typename D::Weight*>(weight.data);
-    const auto multiply_rows = [&](int64_t begin, int64_t size, const Vectors<D>& inputs, float* out) {
-      multiply<D>(w + begin * columns, size, columns, inputs, count, out, kRowsPerTask);
-    };
-    linear<D>(multiply_rows, bias, x, y, count, rows, columns);
+const char* linear_few_rows(Rows weight, Rows bias, Rows x, Rows y, int64_t count, int64_t rows, int64_t columns) {
+  return guarded([&] {
+    with_dtype(weight.dtype, [&](auto dtype) {
+      using D = decltype(dtype);
+      const auto* w = static_cast<const typename D::Weight*>(weight.data);
+      const auto multiply_rows = [&](int64_t begin, int64_t size, const Vectors<D>& inputs, float* out) {
+        multiply<D>(w + begin * columns, size, columns, inputs, count, out, kRowsPerTask);
+      };
+      linear<D>(multiply_rows, bias, x, y, count, rows, columns);
+    });
   });
 }
 
 // The same with a quantised weight and without bias; x and y of any dtype.
-void quantized_few_rows(Quantized weight, Rows x, Rows y, int64_t count, int64_t rows, int64_t columns) {
-  const auto multiply_rows = [&](int64_t begin, int64_t size, const Vectors<Float32>& inputs, float* out) {
-    multiply_quantized(weight, begin, size, columns, inputs, count, out, kRowsPerTask);
-  };
-  linear<Float32>(multiply_rows, Rows{}, x, y, count, rows, columns);
+const char* quantized_few_rows(Quantized weight, Rows x, Rows y, int64_t count, int64_t rows, int64_t columns) {
+  return guarded([&] {
+    const auto multiply_rows = [&](int64_t begin, int64_t size, const Vectors<Float32>& inputs, float* out) {
+      multiply_quantized(weight, begin, size, columns, inputs, count, out, kRowsPerTask);
+    };
+    linear<Float32>(multiply_rows, Rows{}, x, y, count, rows, columns);
+  });
 }
 
 // out (rows, columns), contiguous, from row `begin` of the weight on.
-void dequantize_rows(Quantized weight, Rows out, int64_t begin, int64_t rows, int64_t columns) {
+const char* dequantize_rows(Quantized weight, Rows out, int64_t begin, int64_t rows, int64_t columns) {
   const auto run = weight.bits == 4 ? dequantize<Int4> : dequantize<Int8>;
-  run(weight, out, begin, rows, columns);
+  return guarded([&] { run(weight, out, begin, rows, columns); });
 }
 
 }  // extern "C"

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .native_library import built_on_first_use, processor_field, why_missing
+from .native_library import built_on_first_use, processor_field, raise_errors, why_missing
 from .plain_inference import is_plain_inference, is_plain_module, is_plain_tensor
 
 
@@ -100,8 +100,7 @@ def library(loaded: ctypes.CDLL) -> None:
     loaded.linear_few_rows.argtypes = [Rows] * 4 + [ctypes.c_int64] * 3
     loaded.quantized_few_rows.argtypes = [Quantized] + [Rows] * 2 + [ctypes.c_int64] * 3
     loaded.dequantize_rows.argtypes = [Quantized, Rows] + [ctypes.c_int64] * 3
-    for function in (loaded.linear_few_rows, loaded.quantized_few_rows, loaded.dequantize_rows):
-        function.restype = None
+    raise_errors(loaded.linear_few_rows, loaded.quantized_few_rows, loaded.dequantize_rows)
 
 
 @functools.cache

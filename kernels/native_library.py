@@ -134,6 +134,19 @@ def built_on_first_use(name: str, source: Path) -> Callable[[Callable[[ctypes.CD
     return decorate
 
 
+def raise_errors(*functions) -> None:
+    """Declares functions of C++ that return null or what went wrong: `MemoryError` or `RuntimeError` in Python."""
+    for function in functions:
+        function.restype = ctypes.c_char_p
+        function.errcheck = _raise_error
+
+
+def _raise_error(message: bytes | None, function, arguments) -> None:
+    if message is not None:
+        error = MemoryError if message == b"std::bad_alloc" else RuntimeError
+        raise error(message.decode(errors="replace"))
+
+
 def why_missing(library: ctypes.CDLL | str) -> str | None:
     """The reason where there is no library, else `None`."""
     return library if isinstance(library, str) else None

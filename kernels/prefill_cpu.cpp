@@ -14,8 +14,6 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/linear.h>
 
-#include <string>
-
 #include "layers.h"
 #include "time_mix.h"
 
@@ -157,17 +155,10 @@ class Prefill {
 extern "C" {
 
 // hidden_states (batch, time, hidden), contiguous and of the model's dtype, before and after the layers. states: one a
-// layer. Returns null, or what torch has to say of an error.
+// layer.
 const char* prefill(const Model* model, const Settings* settings, void* hidden_states, const State* states,
                     int64_t batch, int64_t time) {
-  static thread_local std::string error;
-  try {
-    Prefill(*model, *settings, batch, time).run_all(hidden_states, states);
-  } catch (const std::exception& exception) {
-    error = exception.what();
-    return error.c_str();
-  }
-  return nullptr;
+  return guarded([&] { Prefill(*model, *settings, batch, time).run_all(hidden_states, states); });
 }
 
 }  // extern "C"

@@ -10,7 +10,7 @@ import torch
 from .freed_memory import keep_freed_memory
 from .layers_cpu import Model, addresses_of
 from .linear_cpu import IN_FLOAT32, ONEDNN, onednn_is_quicker, way_of_linear
-from .native_library import built_on_first_use, why_missing
+from .native_library import built_on_first_use, raise_errors, why_missing
 from .wkv7_cpu import block_of
 
 
@@ -31,18 +31,17 @@ def prefill(model: Model, hidden_states: torch.Tensor, states: list[tuple[torch.
             dtype, and its recurrent state (batch, heads, value, key), float32; all contiguous and overwritten.
 
     Raises:
-        RuntimeError: What torch has to say of a failed product, as of memory that is not there.
+        MemoryError: If there is no memory for what is computed between; the states are of no use then.
+        RuntimeError: What torch has to say of a failed product, which may also be that.
     """
     batch, time, hidden = hidden_states.shape
     way = way_of_linear(hidden_states.dtype, batch * time)
     in_float32 = way == IN_FLOAT32
     pointwise = way == ONEDNN or in_float32 and onednn_is_quicker()
     settings = _Settings(block_of(model.head_dim, batch * hidden // model.head_dim), in_float32, pointwise)
-    error = _library().prefill(
+    _library().prefill(
         ctypes.byref(model), ctypes.byref(settings), hidden_states.data_ptr(), addresses_of(states), batch, time
     )
-    if error:
-        raise RuntimeError(error.decode(errors="replace"))
 
 
 def why_not_built() -> str | None:
@@ -56,4 +55,4 @@ def _library(library: ctypes.CDLL) -> None:
     keep_freed_memory()
     structures, addresses = [ctypes.POINTER(Model), ctypes.POINTER(_Settings)], [ctypes.c_void_p] * 2
     library.prefill.argtypes = structures + addresses + [ctypes.c_int64] * 2
-    library.prefill.restype = ctypes.c_char_p
+    raise_errors(library.prefill)

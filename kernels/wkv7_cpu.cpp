@@ -217,22 +217,26 @@ void backward(const Problem& p, const Rows& dy, const float* d_final, const Grad
 extern "C" {
 
 // y: (tokens, heads, size); final_state: (sequences, heads, value, key). Both are written in full.
-void wkv7_forward(const Problem* p, Rows y, float* final_state) {
-  if (!has_single_tokens(*p)) {
-    with_block(*p, [&](auto block) { forward<block>(*p, y, final_state); });
-    return;
-  }
-  for_each_task(*p, 1, [&](int64_t first, int64_t last, auto head_of) {
-    int64_t part;
-    for (int64_t index = first; index < last; index++) forward_one_token(head_of(index, part), y, final_state);
+const char* wkv7_forward(const Problem* p, Rows y, float* final_state) {
+  return guarded([&] {
+    if (!has_single_tokens(*p)) {
+      with_block(*p, [&](auto block) { forward<block>(*p, y, final_state); });
+      return;
+    }
+    for_each_task(*p, 1, [&](int64_t first, int64_t last, auto head_of) {
+      int64_t part;
+      for (int64_t index = first; index < last; index++) forward_one_token(head_of(index, part), y, final_state);
+    });
   });
 }
 
 // Gradients r, w, k, a and b come in `parts` slices of (tokens, heads, size) to be added; parts is 1 or size / block.
 // d_final may be null for zero.
-void wkv7_backward(const Problem* p, Rows dy, const float* d_final, const Gradients* out, int64_t parts,
-                   float* d_initial) {
-  with_block(*p, [&](auto block) { backward<block>(*p, dy, d_final, *out, parts, d_initial); });
+const char* wkv7_backward(const Problem* p, Rows dy, const float* d_final, const Gradients* out, int64_t parts,
+                          float* d_initial) {
+  return guarded([&] {
+    with_block(*p, [&](auto block) { backward<block>(*p, dy, d_final, *out, parts, d_initial); });
+  });
 }
 
 }  // extern "C"

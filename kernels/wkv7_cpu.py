@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from .linear_cpu import Rows
-from .native_library import built_on_first_use, why_missing
+from .native_library import built_on_first_use, raise_errors, why_missing
 from .wkv7_operators import DTYPES, add_parts, as_kernels_read, define_operators, num_sequences, run_operator
 
 
@@ -51,7 +51,7 @@ def _library(library: ctypes.CDLL) -> None:
         ctypes.c_int64,
         ctypes.c_void_p,
     ]
-    library.wkv7_forward.restype = library.wkv7_backward.restype = None
+    raise_errors(library.wkv7_forward, library.wkv7_backward)
 
 
 @torch.compiler.assume_constant_result

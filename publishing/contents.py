@@ -4,6 +4,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatch
@@ -11,9 +13,13 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..configuration.source_code import CODE_FOLDER
-from ..conversion.folder import read_json
+from ..configuration.source_code import CODE_FOLDER, ENTRY_MODULE
+from ..conversion.folder import INDEX_FILE, names_not_finite, read_json
 from ..state import FILE_FORMAT
+
+
+ADAPTER_CONFIG, CONFIG = "adapter_config.json", "config.json"
+CARD_FILE = "README.md"
 
 
 class Kind(StrEnum):
@@ -25,6 +31,44 @@ class Kind(StrEnum):
     STATE = "trained state"
 
 
+# What a run of training, and tools, leave in a folder beside the model; it stays here without being named
+LEFT_OUT = (
+    "checkpoint-*/*",
+    "_partial/*",
+    "_base/*",
+    "base/*",
+    "predictions/*",
+    "recipe.yaml",
+    "skipped_rows.jsonl",
+    "auxiliary.safetensors",
+    "training_args.bin",
+    "trainer_state.json",
+    "*_results.json",
+    "optimizer.pt",
+    "optimizer.bin",
+    "optimizer_*/*",
+    "pytorch_model_fsdp_*/*",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state*.pth",
+    "global_step*/*",
+    "zero_to_fp32.py",
+    "latest",
+    "runs/*",
+    "events.out.tfevents.*",
+    "wandb/*",
+    "mlruns/*",
+    "emissions.csv",
+    "*.log",
+    ".git/*",
+    ".cache/*",
+    "*/__pycache__/*",
+    "__pycache__/*",
+    ".ipynb_checkpoints/*",
+    ".gitattributes",
+    ".gitignore",
+    ".DS_Store",
+)
 # Files that a model, an adapter or a state consists of; anything else was hardly meant to be published
 EXPECTED = (
     "*.safetensors",
@@ -44,12 +88,20 @@ EXPECTED = (
     "rwkv_vocab_*.txt",
     f"{CODE_FOLDER}/*.py",
     "results*.json",
-    "recipe.yaml",
     "README.md",
     "LICENSE*",
     "NOTICE*",
 )
-NEVER_LISTED = (".git/*", ".cache/*", "*/__pycache__/*", "__pycache__/*", ".gitattributes", ".DS_Store")
+_WEIGHTS = {"weights": ("model*.safetensors",)}
+_TOKENIZER = {"tokenizer": ("tokenizer.json", "rwkv_vocab_*.txt")}
+# What must be there, with the files that are it
+NEEDED = {
+    Kind.TEXT: _WEIGHTS | _TOKENIZER,
+    Kind.WORLD: _WEIGHTS | _TOKENIZER | {"processor": ("processor_config.json",)},
+    Kind.ADAPTER: {"weights": ("adapter_model.safetensors",)},
+    Kind.STATE: {},
+}
+MODEL_KINDS = {"rwkv7": Kind.TEXT, "rwkv_world": Kind.WORLD}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SECRET_FILES = (
     ".env",
@@ -72,25 +124,26 @@ SECRET_TEXTS = {
 }
 # Texts that only this machine understands, at the start of a value
 LOCAL_PATH = re.compile(r"(?:/(?:[^/\s]+/)+[^/\s]|~/|\.\.?/|[A-Za-z]:\\|file://)")
-PATH_FREE_FILES = ("*config.json", "results*.json", "*.index.json", "recipe.yaml")
-YAML_VALUE = re.compile(r"""[:\-]\s+["']?(?P<value>[^"'#\s]+)""")
+PATH_FREE_FILES = ("*config.json", "results*.json", "*.index.json")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A folder that may be published.
+    """A folder that is to be published.
 
     Args:
         folder: Where it is.
-        kind: What it holds.
+        kind: What it holds; `None` if nothing that can be published.
         files: Relative paths of all files that go, sorted, without a model card.
         config: Its `config.json` or `adapter_config.json`; empty for states.
+        left_out: Relative paths of the files that stay here, sorted.
     """
 
     folder: Path
-    kind: Kind
+    kind: Kind | None
     files: tuple[str, ...]
     config: dict
+    left_out: tuple[str, ...] = ()
 
     @property
     def weights(self) -> list[Path]:
@@ -99,58 +152,58 @@ class Contents:
 
 
 def read_contents(folder: Path, exclude: tuple[str, ...] = ()) -> Contents:
-    """Looks through a folder.
+    """Looks through a folder; [`find_problems`] says whether it may be published.
 
     Args:
-        folder: Of a model, an adapter or trained states.
-        exclude: Patterns of files that stay here.
+        folder: Of a model, an adapter or trained states, and whatever a run of training left beside it.
+        exclude: Patterns of more files that stay here.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it holds what must not or need not be published, or nothing that could be.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    names = [name for name in names if not _matches(name, NEVER_LISTED + exclude)]
-    for name in names:
-        _check_name(folder, name)
-    kind, config = _kind(folder, names)
-    for name in names:
-        _check_text(folder, name, kind)
-    return Contents(folder, kind, tuple(name for name in names if name != "README.md"), config)
+    left_out = tuple(name for name in names if _matches(name, LEFT_OUT + exclude))
+    files = tuple(name for name in names if name not in {*left_out, CARD_FILE})
+    kind, config = _kind(folder, files)
+    return Contents(folder, kind, files, config, left_out)
+
+
+def find_problems(contents: Contents) -> Iterator[str]:
+    """All that keeps a folder from being published: secrets, paths of this machine, pickles, stray files, files that
+    are missing or damaged, weights that are not finite."""
+    for name in (*contents.files, CARD_FILE):
+        file = contents.folder / name
+        if _matches(name, SECRET_FILES):
+            yield f"{file}: may hold a secret; take it out of the folder, or --exclude it"
+        elif file.suffix in PICKLES:
+            yield f"{file}: a pickle, which can run code; only safetensors are published. --exclude it"
+        elif not any(fnmatch(name, pattern) for pattern in EXPECTED):
+            yield f"{file}: no part of a model, adapter or state; --exclude it, or take it out of the folder"
+        elif file.suffix == ".safetensors":
+            yield from _problems_of_weights(file)
+        elif file.is_file():
+            yield from _problems_of_text(file, contents.kind)
+    yield from _missing(contents)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name, pattern) or fnmatch(name.rpartition("/")[2], pattern) for pattern in patterns)
 
 
-def _check_name(folder: Path, name: str) -> None:
-    file = folder / name
-    if _matches(name, SECRET_FILES):
-        raise ValueError(f"{file}: may hold a secret; take it out of the folder, or --exclude it")
-    if file.suffix in PICKLES:
-        raise ValueError(f"{file}: a pickle, which can run code; only safetensors are published. --exclude it")
-    if not any(fnmatch(name, pattern) for pattern in EXPECTED):
-        raise ValueError(f"{file}: no part of a model, adapter or state; --exclude it, or take it out of the folder")
-
-
-def _kind(folder: Path, names: list[str]) -> tuple[Kind, dict]:
-    if "adapter_config.json" in names:
-        return Kind.ADAPTER, read_json(folder / "adapter_config.json")
-    if "config.json" in names:
-        config = read_json(folder / "config.json")
-        kinds = {"rwkv7": Kind.TEXT, "rwkv_world": Kind.WORLD}
-        if config.get("model_type") not in kinds:
-            expected = " or ".join(kinds)
-            raise ValueError(f"{folder}/config.json: model_type is {config.get('model_type')!r}, expected {expected}")
-        if "auto_map" not in config:
-            raise ValueError(f"{folder}: holds no code, so strangers could not load it; save it with save_pretrained")
-        return kinds[config["model_type"]], config
-    states = [name for name in names if name.endswith(".safetensors") and is_state(folder / name)]
-    if states:
-        return Kind.STATE, {}
-    raise ValueError(f"{folder}: holds no config.json, no adapter_config.json and no trained state")
+def _kind(folder: Path, files: tuple[str, ...]) -> tuple[Kind | None, dict]:
+    for name in (ADAPTER_CONFIG, CONFIG):
+        if name in files:
+            with suppress(ValueError):  # which `find_problems` tells
+                config = read_json(folder / name)
+                return Kind.ADAPTER if name == ADAPTER_CONFIG else MODEL_KINDS.get(config.get("model_type")), config
+            return None, {}
+    for name in files:
+        with suppress(ValueError):
+            if name.endswith(".safetensors") and is_state(folder / name):
+                return Kind.STATE, {}
+    return None, {}
 
 
 def is_state(file: Path) -> bool:
@@ -159,7 +212,8 @@ def is_state(file: Path) -> bool:
     Raises:
         ValueError: If it is no whole safetensors file.
     """
-    return is_trained_state(file) or _metadata(file).get("format") == FILE_FORMAT
+    with _opened(file) as tensors:
+        return is_trained_state(file) or (tensors.metadata() or {}).get("format") == FILE_FORMAT
 
 
 def is_trained_state(file: Path) -> bool:
@@ -168,13 +222,17 @@ def is_trained_state(file: Path) -> bool:
     Raises:
         ValueError: If it is no whole safetensors file.
     """
-    with _opened(file) as tensors:
-        return any(name.endswith(".att.time_state") for name in tensors.keys())  # noqa: SIM118 (it is no dict)
+    return any(name.endswith(".att.time_state") for name in tensor_names(file))
 
 
-def _metadata(file: Path) -> dict[str, str]:
+def tensor_names(file: Path) -> list[str]:
+    """Names of the tensors in a safetensors file.
+
+    Raises:
+        ValueError: If it is no whole safetensors file.
+    """
     with _opened(file) as tensors:
-        return tensors.metadata() or {}
+        return list(tensors.keys())
 
 
 def _opened(file: Path):
@@ -184,26 +242,58 @@ def _opened(file: Path):
         raise ValueError(f"{file}: not a safetensors file, or not a whole one ({error})") from error
 
 
-def _check_text(folder: Path, name: str, kind: Kind) -> None:
-    """Refuses secrets in any text, and paths of this machine in configurations."""
-    file = folder / name
-    if file.suffix == ".safetensors":
-        _metadata(file)
+def _problems_of_weights(file: Path) -> Iterator[str]:
+    try:
+        with _opened(file) as tensors:
+            bad = [name for name in tensors.keys() if names_not_finite({name: tensors.get_tensor(name)})]  # noqa: SIM118
+    except ValueError as error:
+        yield str(error)
         return
+    if bad:
+        yield f"{file}: {len(bad)} tensors hold NaN or infinity, for example {bad[0]}"
+
+
+def _problems_of_text(file: Path, kind: Kind | None) -> Iterator[str]:
+    """Secrets in any text, and paths of this machine in configurations."""
     text = file.read_text(encoding="utf-8", errors="replace")
     for what, pattern in SECRET_TEXTS.items():
         if pattern.search(text):
-            raise ValueError(f"{file}: holds what looks like {what}; take it out")
-    if not _matches(name, PATH_FREE_FILES):
+            yield f"{file}: holds what looks like {what}; take it out"
+    if file.suffix != ".json":
         return
-    if file.suffix == ".json":
-        values = _strings(json.loads(text))
-    else:
-        values = ((match["value"], match["value"]) for match in YAML_VALUE.finditer(text))
-    for key, value in values:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        yield f"{file}: not a JSON file ({error})"
+        return
+    for key, value in _strings(content) if _matches(file.name, PATH_FREE_FILES) else ():
         # Which base model an adapter was trained on is told by the one who publishes
         if LOCAL_PATH.match(value) and not (kind is Kind.ADAPTER and key == "base_model_name_or_path"):
-            raise ValueError(f"{file}: {key} is {value!r}, a path on this machine; take it out")
+            yield f"{file}: {key} is {value!r}, a path on this machine; take it out"
+
+
+def _missing(contents: Contents) -> Iterator[str]:
+    """What a folder of its kind needs and does not hold."""
+    folder, config = contents.folder, contents.config
+    if contents.kind is None:
+        if config:
+            expected = " or ".join(MODEL_KINDS)
+            yield f"{folder}/config.json: model_type is {config.get('model_type')!r}, expected {expected}"
+        elif not {CONFIG, ADAPTER_CONFIG} & set(contents.files):
+            yield f"{folder}: holds no config.json, no adapter_config.json and no trained state"
+        return
+    for what, patterns in NEEDED[contents.kind].items():
+        if not any(fnmatch(name, pattern) for name in contents.files for pattern in patterns):
+            yield f"{folder}: holds no {what} ({' or '.join(patterns)})"
+    if INDEX_FILE in contents.files:
+        with suppress(ValueError):
+            for shard in sorted(set(read_json(folder / INDEX_FILE).get("weight_map", {}).values())):
+                if shard not in contents.files:
+                    yield f"{folder / shard}: no such file, but {INDEX_FILE} names it"
+    if contents.kind in MODEL_KINDS.values() and not (
+        "auto_map" in config and f"{CODE_FOLDER}/{ENTRY_MODULE}.py" in contents.files
+    ):
+        yield f"{folder}: holds no code, so strangers could not load it; save it with save_pretrained"
 
 
 def _strings(value, key: str = ""):

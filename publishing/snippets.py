@@ -18,12 +18,19 @@ from PIL import Image
 from transformers import PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .contents import Contents, Kind, is_trained_state
+from ..configuration.source_code import CODE_FOLDER
+from .contents import Contents, Kind, is_trained_state, tensor_names
 
 
 TIME_LIMIT = 1800  # seconds, for a base model may have to be downloaded first
 CLIP_SECONDS, CLIP_RATE = 1, 16_000
 PICTURE_SIZE = 64
+_LIBRARIES = "torch transformers pillow soundfile soxr"
+_WITH_OWN_CODE = (
+    f"With `pip install {_LIBRARIES}`, nothing else; the code is in `{CODE_FOLDER}`. A C++ compiler and `ninja` make "
+    "it faster on a CPU."
+)
+_WITH_PACKAGE = "With the package `rwkv7-world`:"
 HIDE_PACKAGE = "import sys; sys.modules['rwkv7_world'] = None\n"
 
 _TEXT = """\
@@ -64,6 +71,16 @@ output = model.generate(**tokenizer("Hello!", return_tensors="pt"), max_new_toke
 print(tokenizer.decode(output[0]))
 """
 
+_OUR_ADAPTER = """\
+from rwkv7_world.adapters import load_adapter
+from transformers import {auto_class}, AutoTokenizer
+
+model = load_adapter({auto_class}.from_pretrained("{base}"), "{repo}")
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+output = model.generate(**tokenizer("Hello!", return_tensors="pt"), max_new_tokens=20)
+print(tokenizer.decode(output[0]))
+"""
+
 _STATE = """\
 from huggingface_hub import hf_hub_download
 from rwkv7_world.state import {function}
@@ -77,8 +94,8 @@ print(tokenizer.decode(output[0]))
 """
 
 
-def write_snippet(contents: Contents, repo: str, base: str | None, local: bool = False) -> str:
-    """The lines for the card.
+def write_snippets(contents: Contents, repo: str, base: str | None, local: bool = False) -> dict[str, str]:
+    """The lines for the card, by what they need.
 
     Args:
         contents: What is published.
@@ -86,15 +103,25 @@ def write_snippet(contents: Contents, repo: str, base: str | None, local: bool =
         base: The base model of an adapter or a state.
         local: Whether `repo` is a folder here.
     """
-    if contents.kind is Kind.TEXT:
-        return _TEXT.format(repo=repo)
     if contents.kind is Kind.ADAPTER:
-        return _ADAPTER.format(repo=repo, base=base, auto_class=_auto_class(base))
+        auto_class = "AutoModelForImageTextToText" if is_composite_adapter(contents) else "AutoModelForCausalLM"
+        plain, ours = (text.format(repo=repo, base=base, auto_class=auto_class) for text in (_ADAPTER, _OUR_ADAPTER))
+        return {f"With `pip install {_LIBRARIES} peft`, by plain PEFT:": plain, _WITH_PACKAGE: ours}
     if contents.kind is Kind.STATE:
         name = contents.weights[0].name
         file = f'"{repo}/{name}"' if local else f'hf_hub_download("{repo}", "{name}")'
         function = "load_trained_state" if is_trained_state(contents.weights[0]) else "load_state"
-        return _STATE.format(base=base, function=function, file=file, auto_class=_auto_class(base))
+        return {_WITH_PACKAGE: _STATE.format(base=base, function=function, file=file, auto_class=_auto_class(base))}
+    return {_WITH_OWN_CODE: _TEXT.format(repo=repo) if contents.kind is Kind.TEXT else _world_snippet(contents, repo)}
+
+
+def is_composite_adapter(contents: Contents) -> bool:
+    """Whether an adapter is for a model with eyes or ears, whose text model is called `language_model`."""
+    parts = ".language_model.", "_tower.", "_projector."
+    return any(part in name for file in contents.weights for name in tensor_names(file) for part in parts)
+
+
+def _world_snippet(contents: Contents, repo: str) -> str:
     if contents.config.get("vision_config"):
         return _WORLD.format(repo=repo, media='{"type": "image", "path": "photo.png"}, ', question="What is this?")
     if contents.config.get("audio_config"):
@@ -102,18 +129,20 @@ def write_snippet(contents: Contents, repo: str, base: str | None, local: bool =
     return _WORLD.format(repo=repo, media="", question="Hello!")
 
 
-def run_snippet(contents: Contents, base: str | None) -> None:
+def run_snippets(contents: Contents, base: str | None) -> None:
     """Runs the lines of the card on the folder as it is here.
 
     Raises:
         ValueError: If they fail or do not end; the message has the last line of what went wrong.
     """
-    script = write_snippet(contents, str(contents.folder.resolve()), base, local=True)
     variables = {"PYTHONPATH": os.pathsep.join(_library_folders())}
     if contents.kind in (Kind.TEXT, Kind.WORLD):
         variables["HF_HUB_OFFLINE"] = "1"  # all is here; without a network the Hub's client would wait for one
-    if contents.kind is not Kind.STATE:
-        script = HIDE_PACKAGE + script
+    for needs, script in write_snippets(contents, str(contents.folder.resolve()), base, local=True).items():
+        _run(script if needs == _WITH_PACKAGE else HIDE_PACKAGE + script, contents.folder, variables)
+
+
+def _run(script: str, folder: Path, variables: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory() as place:
         _write_samples(Path(place))
         try:
@@ -127,10 +156,10 @@ def run_snippet(contents: Contents, base: str | None) -> None:
                 timeout=TIME_LIMIT,
             )
         except subprocess.TimeoutExpired as error:
-            raise ValueError(f"{contents.folder}: the card's example did not end in {TIME_LIMIT} s") from error
+            raise ValueError(f"{folder}: the card's example did not end in {TIME_LIMIT} s") from error
     if process.returncode != 0:
         lines = [line for line in process.stderr.splitlines() if line.strip()] or ["no message"]
-        raise ValueError(f"{contents.folder}: cannot be loaded and run: {lines[-1].strip()}")
+        raise ValueError(f"{folder}: cannot be loaded and run: {lines[-1].strip()}")
 
 
 def _library_folders() -> list[str]:

@@ -3,11 +3,11 @@
 """A checked folder goes up: the repository is made if need be, and the Hub's client sends and resumes."""
 
 import json
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import httpx2
@@ -20,12 +20,11 @@ from huggingface_hub.errors import (
 )
 from tqdm import tqdm
 
-from .contents import Contents, Kind, read_contents
-from .model_card import Description, build_card
-from .snippets import run_snippet
+from .contents import ADAPTER_CONFIG, CARD_FILE, Contents, Kind, find_problems, read_contents
+from .model_card import REPO_NAME, Description, build_card, card_problems
+from .snippets import run_snippets
 
 
-REPO_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 RESULT_FILES = "results*.json"
 UNWRITTEN = {".gitattributes", "README.md"}  # what a repository that nobody used yet may hold
 UNAUTHORIZED, FORBIDDEN, CONFLICT = 401, 403, 409
@@ -56,11 +55,13 @@ class Parcel:
         folder: With links to the files.
         sizes: Bytes by path in the repository, sorted by path.
         card: Text of the model card.
+        left_out: Files of the original folder that do not go.
     """
 
     folder: Path
     sizes: dict[str, int]
     card: str
+    left_out: tuple[str, ...]
 
 
 @contextmanager
@@ -70,29 +71,31 @@ def packed(folder: Path, description: Description, exclude: tuple[str, ...] = ()
     Args:
         folder: Of a model, an adapter or trained states.
         description: What the card says besides; results default to `results*.json` of the folder.
-        exclude: Patterns of files that stay here.
+        exclude: Patterns of files that stay here, beside those that are always left out.
 
     Raises:
         ValueError: If something in it must not be published, is missing, or does not run.
+        ExceptionGroup: Of such errors, if there are several.
         OSError: If it cannot be read.
     """
-    if not REPO_NAME.fullmatch(description.repo):
-        raise ValueError(f"{description.repo!r} is no name of a repository; expected OWNER/NAME")
     contents = read_contents(folder, exclude)
     description = _completed(contents, description)
+    _refuse(
+        [*_name_problems(description.repo), *find_problems(contents), *card_problems(contents, description)], folder
+    )
     card = str(build_card(contents, description))
-    run_snippet(contents, description.base_model)
+    run_snippets(contents, description.base_model)
     with tempfile.TemporaryDirectory() as place:
         staged = Path(place)
         for name in contents.files:
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             (staged / name).symlink_to((folder / name).resolve())
         if contents.kind is Kind.ADAPTER:
-            _write_base_model(staged / "adapter_config.json", contents.config, description.base_model)
-        (staged / "README.md").write_text(card, encoding="utf-8")
+            _write_base_model(staged / ADAPTER_CONFIG, contents.config, description.base_model)
+        (staged / CARD_FILE).write_text(card, encoding="utf-8")
         files = sorted(file for file in staged.rglob("*") if file.is_file())
         sizes = {file.relative_to(staged).as_posix(): file.stat().st_size for file in files}
-        yield Parcel(staged, sizes, card)
+        yield Parcel(staged, sizes, card, contents.left_out)
 
 
 def upload(parcel: Parcel, repo: str, target: Target) -> str:
@@ -127,17 +130,26 @@ def upload(parcel: Parcel, repo: str, target: Target) -> str:
     return commit.pr_url or commit.commit_url
 
 
+def _name_problems(repo: str) -> Iterator[str]:
+    if not REPO_NAME.fullmatch(repo):
+        yield f"{repo!r} is no name of a repository; expected OWNER/NAME"
+
+
+def _refuse(problems: list[str], folder: Path) -> None:
+    """Raises all problems at once, so that nobody meets them one by one."""
+    if len(problems) > 1:
+        raise ExceptionGroup(f"{folder}: cannot be published", [ValueError(problem) for problem in problems])
+    if problems:
+        raise ValueError(problems[0])
+
+
 def _completed(contents: Contents, description: Description) -> Description:
     """The description with results found in the folder and the base model that an adapter names."""
-    if not description.results:
-        description = replace(description, results=tuple(sorted(contents.folder.glob(RESULT_FILES))))
-    if contents.kind not in (Kind.ADAPTER, Kind.STATE):
-        return description
-    base = description.base_model or contents.config.get("base_model_name_or_path") or ""
-    if not REPO_NAME.fullmatch(base) or Path(base).exists():
-        found = f"its base model is {base!r}, " if base else ""
-        raise ValueError(f"{contents.folder}: {found}not a name on the Hub; give --base-model OWNER/NAME")
-    return replace(description, base_model=base)
+    results = description.results or tuple(
+        contents.folder / name for name in contents.files if fnmatch(name, RESULT_FILES)
+    )
+    base = description.base_model or contents.config.get("base_model_name_or_path")
+    return replace(description, results=results, base_model=base)
 
 
 def _write_base_model(path: Path, config: dict, base_model: str) -> None:

@@ -3,6 +3,7 @@
 """Saved folders load by Auto classes where this package is not installed, and go on working from there."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -298,3 +299,39 @@ print(json.dumps(model.generate(torch.tensor(json.loads(sys.argv[2])), max_new_t
     arguments = tmp_path / "model", json.dumps(prompt.tolist())
     printed = run_python(interpreter, script, *arguments, cache=tmp_path / "cache", HF_HUB_OFFLINE="0")
     assert json.loads(printed.splitlines()[-1]) == expected
+
+
+# Six processes that have imported transformers begin at one moment
+TOGETHER = """
+import os, sys, time, torch
+from transformers import AutoModelForCausalLM
+begin = time.time() + 0.5
+children = []
+for number in range(6):
+    child = os.fork()
+    if child == 0:
+        time.sleep(max(0, begin - time.time()))
+        try:
+            model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
+            torch.save(model(torch.tensor([[1, 2, 3]])).logits.detach(), f"{sys.argv[2]}/{number}.pt")
+        finally:
+            os._exit(0)  # the files say who arrived
+    children.append(child)
+for child in children:
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts processes by fork")
+@pytest.mark.parametrize("attempt", range(2))
+def test_many_processes_fill_one_empty_cache_at_once(clean_python, tmp_path, attempt):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "logits").mkdir()
+    variables = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "OMP_NUM_THREADS": "1"}
+    run_python(clean_python, TOGETHER, tmp_path / "model", tmp_path / "logits", cache=tmp_path, **variables)
+    expected = logits_of(model, torch.tensor([[1, 2, 3]]))
+    arrived = sorted((tmp_path / "logits").iterdir())
+    assert len(arrived) == 6
+    for file in arrived:
+        torch.testing.assert_close(torch.load(file), expected, atol=1e-5, rtol=0)

@@ -15,6 +15,7 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..conversion.folder import names_not_finite
+from ..publishing.model_card import adapter_card
 from .auxiliary import WithAuxiliaryLoss, without_auxiliary
 from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
@@ -87,9 +88,8 @@ class CheckpointTrainer(Trainer):
         try:
             if whole is not self.model and state_dict is not None:
                 prefix = "model."
-                inner = {name.removeprefix(prefix): value for name, value in state_dict.items() if name[:6] == prefix}
-                super()._save(output_dir, inner)
-            else:
+                state_dict = {name.removeprefix(prefix): x for name, x in state_dict.items() if name[:6] == prefix}
+            with adapter_card(Path(output_dir)):
                 super()._save(output_dir, state_dict)
         finally:
             self.model = whole

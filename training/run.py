@@ -67,6 +67,7 @@ def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool
             f"{recipe.output_dir}: stopped by {stop.received.name} after step {trainer.state.global_step} of "
             f"{trainer.state.max_steps}, with a checkpoint; the same command with --resume goes on"
         )
+    trainer.save_state()  # first: the card of an adapter holds its figures
     write_whole(trainer.save_model, Path(recipe.output_dir), "the trained model")
     return trainer
 

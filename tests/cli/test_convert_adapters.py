@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from helpers.adapters import randomize_adapter
 from helpers.commands import convert_refusal as refusal
@@ -57,6 +58,36 @@ def test_refusals(base: Path, lora: Path, tmp_path: Path, capsys: pytest.Capture
     assert "'0' is not a number above 0" in refusal(capsys, lora, out, "--base", base, "--alpha", "0")
     assert "not an adapter folder of PEFT" in refusal(capsys, base, out, "--to", "rwkv-peft")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("merge", [(), ("--merge",)])
+def test_numbers_that_are_not_finite_are_refused(base, lora, tmp_path, capsys, value, merge):
+    sound, out = tmp_path / "sound", tmp_path / "out"
+    arguments = ["--base", base, "--alpha", "6"]
+    assert main(["convert", *map(str, [lora, sound, *arguments])]) == 0
+    capsys.readouterr()
+    tensors = torch.load(lora)
+    tensors["blocks.0.att.key.lora_B"][2, 1] = value
+    torch.save(tensors, tmp_path / "bad.pth")
+    said = refusal(capsys, tmp_path / "bad.pth", out, *arguments, *merge)
+    assert said.startswith(f"{tmp_path / 'bad.pth'}: blocks.0.att.key.lora_B: holds numbers that are not finite")
+
+    weights = load_file(base / "model.safetensors")  # the base model's own, merged into, or saved beside the adapter
+    weights["model.layers.0.attn.k_proj.weight"][0, 0] = weights["model.layers.0.attn_norm.bias"][0] = value
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    torch.save(torch.load(lora) | {"blocks.0.ln1.weight": torch.ones(32)}, lora)
+    said = refusal(capsys, lora, out, *arguments, *merge)
+    assert said.startswith(f"{base}: model.layers.0.attn") and "holds numbers that are not finite" in said
+
+    file = sound / "adapter_model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "k_proj.lora_A" in name)
+    weights[name][0, 0] = value
+    save_file(weights, file, {"format": "pt"})
+    said = refusal(capsys, sound, tmp_path / "back.pth", "--to", "rwkv-peft")
+    assert said.startswith(f"{file}: blocks.0.att.key.lora_A: holds numbers that are not finite")
+    assert not out.exists() and not (tmp_path / "back.pth").exists()
 
 
 def test_generate_answers_with_the_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

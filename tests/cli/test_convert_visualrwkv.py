@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`rwkv7-world convert` on VisualRWKV's checkpoints: what it says, and refusals of one line that leave nothing."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from helpers.blinkdl import Sizes, random_checkpoint
 from helpers.commands import convert_refusal
@@ -142,6 +144,19 @@ def test_encoders_that_do_not_fit_are_told(tensors, tmp_path, capsys):
         f"{source}: {siglip}: its model type is siglip_vision_model, but the vision projector was trained on one of "
         "dinov2_with_registers"
     )
+
+
+@pytest.mark.parametrize(("value", "options"), [("nan", ()), ("inf", ()), ("1e6", ("--dtype", "float16"))])
+def test_numbers_that_are_not_finite_are_refused(hub, tmp_path, capsys, value, options):
+    folder = shutil.copytree(hub, tmp_path / "hub")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("layers.1.ffn.key.weight") and "language_model" in name)
+    weights[name] = weights[name].float()
+    weights[name][0, 0] = float(value)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    said = convert_refusal(capsys, folder, tmp_path / "back.pth", "--to", "visualrwkv", *options)
+    assert said.startswith(f"{folder}: rwkv.blocks.1.ffn.key.weight: holds numbers that are not finite")
+    assert not (tmp_path / "back.pth").exists()
 
 
 def test_options_that_make_no_sense_are_refused(tensors, hub, tmp_path, capsys):

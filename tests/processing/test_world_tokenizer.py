@@ -585,6 +585,15 @@ class TestLearnedVocabulary:
         with pytest.raises(ValueError, match=message):
             TOKENIZER.train_new_from_iterator(self.CORPUS, **options)
 
+    def test_a_plain_text_has_a_word_id_for_every_token(self):
+        encoded = TOKENIZER("The Eiffel tower, isn't it?\n")
+        assert encoded.word_ids() == list(range(len(encoded["input_ids"])))
+
+    def test_words_with_their_spaces_are_the_text(self):
+        encoded = TOKENIZER(["The", " Eiffel", " tower"], is_split_into_words=True)
+        assert TOKENIZER.decode(encoded["input_ids"]) == "The Eiffel tower"
+        assert set(encoded.word_ids()) == {0, 1, 2}
+
     def test_words_given_are_what_word_ids_count(self):
         encoded = TOKENIZER(["Paris", "is", "beautiful-ish", "\U0001f600"], is_split_into_words=True)
         assert sorted(set(encoded.word_ids())) == [0, 1, 2, 3]

@@ -7,11 +7,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 import yaml
 from peft import PeftModel, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from helpers.adapters import logits_of, randomize_adapter
@@ -19,12 +20,13 @@ from helpers.clean_environment import make_clean_environment, run_python
 from helpers.composites import tiny_tokenizer
 from helpers.hub_server import TOKEN, running_hub, use_hub
 from helpers.text_models import random_ids, tiny_model
+from helpers.training import write_recipe, write_text
 from rwkv7_world import RWKV7ForCausalLM
 from rwkv7_world.adapters import StateTuningConfig
 from rwkv7_world.cli.main import main
-from rwkv7_world.publishing.contents import read_contents
+from rwkv7_world.publishing.contents import find_problems, read_contents
 from rwkv7_world.publishing.model_card import MARK, state_bytes
-from rwkv7_world.publishing.snippets import run_snippet
+from rwkv7_world.publishing.snippets import run_snippets
 from rwkv7_world.state import load_trained_state, state_size
 
 
@@ -64,7 +66,7 @@ def model_folder(saved, tmp_path):
 @pytest.fixture
 def unrun(monkeypatch):
     """Leaves out the run of the card's lines, where something else is tested; it takes seconds."""
-    monkeypatch.setattr("rwkv7_world.publishing.upload.run_snippet", lambda *_: None)
+    monkeypatch.setattr("rwkv7_world.publishing.upload.run_snippets", lambda *_: None)
 
 
 def upload(*arguments: str | Path, repo: str = REPO) -> int:
@@ -145,6 +147,18 @@ def test_an_own_card_keeps_its_text_and_is_completed(hub, model_folder, unrun):
     assert card.endswith("# Mine\n\nWritten by hand.\n")
     metadata = yaml.safe_load(card.split("---")[1])
     assert (metadata["language"], metadata["license"]) == ("en", "apache-2.0")
+
+
+def test_metadata_without_a_text_is_kept_and_gets_one(hub, model_folder, unrun):
+    (model_folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    assert main(["upload", str(model_folder), REPO]) == 0
+    card = hub.files(REPO)["README.md"].decode()
+    assert yaml.safe_load(card.split("---")[1])["license"] == "mit" and "## Use" in card
+
+
+def test_a_card_that_cannot_be_read_is_refused(model_folder, capsys):
+    (model_folder / "README.md").write_text("---\nlicense: [mit\n---\n")
+    assert "README.md: its metadata cannot be read" in refusal(capsys, model_folder)
 
 
 def test_a_card_that_an_upload_wrote_is_written_anew(hub, model_folder, unrun):
@@ -239,10 +253,10 @@ def test_what_the_hub_refuses_is_said_in_a_line(hub, model_folder, capsys, unrun
     [
         (".env", "HF_TOKEN=x", "may hold a secret"),
         ("deep/id_rsa", "x", "may hold a secret"),
-        ("recipe.yaml", f"token: {TOKEN}\n", "looks like a Hugging Face token"),
-        ("recipe.yaml", "data:\n  - path: /home/me/texts.jsonl\n", "'/home/me/texts.jsonl', a path on this machine"),
+        ("chat_template.jinja", f"token: {TOKEN}\n", "looks like a Hugging Face token"),
         ("generation_config.json", '{"a": {"b": ["C:\\\\Users\\\\me"]}}', "b is 'C:\\\\Users"),
-        ("training_args.bin", "x", "only safetensors"),
+        ("pytorch_model.bin", "x", "only safetensors"),
+        ("tokenizer_config.json", "{", "not a JSON file"),
         ("notes.txt", "x", "no part of a model"),
         ("broken.safetensors", "x", "not a safetensors file"),
         ("results.json", '{"task": "a", "dataset": "b", "metrics": {"wer": null}}', 'expected "task", "dataset" and'),
@@ -255,32 +269,174 @@ def test_what_must_not_be_published_is_refused(model_folder, capsys, unrun, name
     assert name in line
     assert reason in line
     if name in ("notes.txt", ".env"):
-        assert name not in read_contents(model_folder, exclude=(name,)).files
+        assert not list(find_problems(read_contents(model_folder, exclude=(name,))))
 
 
 def test_a_folder_that_does_not_load_is_refused(model_folder, capsys):
-    (model_folder / "tokenizer.json").unlink()
-    (model_folder / "rwkv_vocab_v20230424.txt").unlink()
+    (model_folder / "rwkv7_world_code" / "cache_rwkv7.py").unlink()
     assert "cannot be loaded and run" in refusal(capsys, model_folder)
 
 
-def test_a_licence_is_asked_for(model_folder, capsys):
-    assert main(["upload", str(model_folder), REPO]) == 2
-    assert "no licence is set; give --license" in capsys.readouterr().err
-
-
-def test_a_folder_without_code_or_model_is_refused(tmp_path, saved):
+def test_a_folder_without_model_is_refused(tmp_path, capsys):
     (tmp_path / "recipe.yaml").touch()
-    with pytest.raises(ValueError, match="no config.json, no adapter_config.json and no trained state"):
-        read_contents(tmp_path)
-    config = json.loads((saved / "config.json").read_text())
+    assert "no config.json, no adapter_config.json and no trained state" in refusal(capsys, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert "model_type is 'llama', expected rwkv7 or rwkv_world" in refusal(capsys, tmp_path)
+
+
+def test_all_that_is_wrong_is_told_in_one_go(model_folder, capsys):
+    weights = load_file(model_folder / "model.safetensors")
+    weights["lm_head.weight"][3, 4] = torch.nan
+    save_file(weights, model_folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((model_folder / "config.json").read_text())
     del config["auto_map"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="holds no code"):
-        read_contents(tmp_path)
+    (model_folder / "config.json").write_text(json.dumps(config))
+    (model_folder / "tokenizer.json").unlink()
+    (model_folder / "rwkv_vocab_v20230424.txt").unlink()
+    (model_folder / "notes.txt").write_text("x")
+    (model_folder / "LICENSE").write_text(f"{TOKEN} sk-{'a' * 20}")
+    (model_folder / "generation_config.json").write_text('{"a": "/home/me/a", "b": "/home/me/b"}')
+    (model_folder / "results.json").write_text("{")
+    (model_folder / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00001.safetensors"}}'
+    )
+    (model_folder / "README.md").write_text("---\nlicense: apache2\n---\n# Mine\n")
+    assert main(["upload", str(model_folder), "small"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("rwkv7-world: error: ") for line in lines)
+    told = [
+        "'small' is no name of a repository",
+        "LICENSE: holds what looks like a Hugging Face token",
+        "LICENSE: holds what looks like an API key",
+        "generation_config.json: a is '/home/me/a', a path on this machine",
+        "generation_config.json: b is '/home/me/b', a path on this machine",
+        "model.safetensors: 1 tensors hold NaN or infinity, for example lm_head.weight",
+        "notes.txt: no part of a model",
+        "results.json: not a JSON file",
+        "holds no tokenizer (tokenizer.json or rwkv_vocab_*.txt)",
+        "model-00001-of-00001.safetensors: no such file, but model.safetensors.index.json names it",
+        "holds no code",
+        "did you mean 'apache-2.0'?",
+        "results.json: not a JSON file",
+    ]
+    assert len(lines) == len(told)
+    for line, reason in zip(lines, told, strict=True):
+        assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ([], "no licence is set; give --license"),
+        (["--license", "apache2"], "licence 'apache2' is none that the Hub knows; did you mean 'apache-2.0'?"),
+        (["--license", "GPL v3"], "did you mean 'gpl-3.0'?"),
+        (["--license", "ours"], "use other with --license-name"),
+        (["--license", "other", "--license-link", "https://a.b/c"], "licence other needs --license-name"),
+        (["--license", "other", "--license-name", "ours"], "needs its text: a file LICENSE, or --license-link"),
+        (["--license", "other", "--license-name", "ours", "--license-link", "TERMS"], "no address and no file"),
+    ],
+)
+def test_a_licence_that_the_hub_does_not_know_is_refused(model_folder, capsys, options, reason):
+    assert main(["upload", str(model_folder), REPO, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason in line
+
+
+def test_another_licence_goes_with_its_name_and_text(hub, model_folder, unrun):
+    (model_folder / "LICENSE").write_text("Do as you like.")
+    options = "--license", "other", "--license-name", "as-you-like", "--license-link", "LICENSE"
+    assert main(["upload", str(model_folder), REPO, *options]) == 0
+    metadata = yaml.safe_load(hub.files(REPO)["README.md"].decode().split("---")[1])
+    names = "license", "license_name", "license_link"
+    assert [metadata[name] for name in names] == ["other", "as-you-like", "LICENSE"]
+
+
+# What a run of training may leave beside what the runs below write
+LEFT_BEHIND = (
+    "predictions/a-step-1.jsonl",
+    "wandb/run/a.json",
+    "skipped_rows.jsonl",
+    "_partial/checkpoint-3/config.json",
+)
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, model_folder):
+    """Trains two steps with a checkpoint each and returns the run's folder, with the traces of a longer run."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    write_text(tmp_path / "text.txt")
+
+    def run(**content) -> Path:
+        text, folder = [str(tmp_path / "text.txt")], tmp_path / "run"
+        content = {"output_dir": str(folder), "model": str(model_folder), "data": text, "eval_data": text} | content
+        trainer = {"max_steps": 2, "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+        recipe = write_recipe(tmp_path / "recipe.yaml", trainer | {"report_to": "tensorboard"}, **content)
+        assert main(["train", str(recipe)]) == 0
+        for name in LEFT_BEHIND:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("{}")
+        return folder
+
+    return run
+
+
+def test_the_folder_of_a_run_is_uploaded_as_it_is(hub, train, capsys, monkeypatch):
+    folder = train()
+    assert upload(folder, "--dry-run") == 0  # which lets it say something
+    shown = capsys.readouterr().out
+    monkeypatch.setattr("rwkv7_world.publishing.upload.run_snippets", lambda *_: None)
+    assert upload(folder) == 0
+    told = capsys.readouterr().err
+    for name in ("checkpoint-1/", "checkpoint-2/", "runs/", "recipe.yaml", "training_args.bin", "trainer_state.json"):
+        assert f"left out: {name}" in shown and f"left out: {name}" in told
+    assert "left out: wandb/ (1 files)" in shown
+    code = {f"rwkv7_world_code/{file.name}" for file in (folder / "rwkv7_world_code").iterdir()}
+    needed = {"model.safetensors", "config.json", "generation_config.json", "chat_template.jinja"}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
+    assert set(hub.files(REPO)) == needed | tokenizer | code | {"README.md", ".gitattributes"}
+    assert "| steps | 2 |" in hub.files(REPO)["README.md"].decode()
+    # a checkpoint of the run too
+    assert upload(folder / "checkpoint-1", repo="me/first") == 0
+    assert set(hub.files("me/first")) == set(hub.files(REPO))
+
+
+@pytest.mark.parametrize("adapter", [{"method": "lora", "r": 4}, {"method": "state"}, {"method": "miss", "r": 4}])
+def test_the_adapter_of_a_run_goes_with_a_card_of_ours(hub, train, model_folder, capsys, unrun, adapter, tmp_path):
+    folder = train(adapter=adapter)
+    for place in (folder, folder / "checkpoint-1"):
+        card = (place / "README.md").read_text()
+        assert "[More Information Needed]" not in card and MARK in card
+    assert upload(model_folder) == 0
+    assert "upload that first and give --base-model OWNER/NAME" in refusal(capsys, folder, repo="me/adapter")
+    assert upload(folder, "--base-model", REPO, repo="me/adapter") == 0
+    files = hub.files("me/adapter")
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md"} <= set(files)
+    assert not [name for name in files if name.startswith(("checkpoint", "runs", "recipe", "train", "wandb"))]
+    assert str(tmp_path) not in "".join(map(str, files.values()))
+    card = files["README.md"].decode()
+    metadata = yaml.safe_load(card.split("---")[1])
+    assert (metadata["base_model"], metadata["library_name"], metadata["license"]) == (REPO, "peft", "apache-2.0")
+    method = {"lora": "lora", "state": "state-tuning", "miss": "miss"}[adapter["method"]]
+    assert metadata["tags"] == ["rwkv", "rwkv-7", method, f"base_model:adapter:{REPO}"]
+    assert f"`attn.{'initial_state' if method == 'state-tuning' else 'k_proj'}`" in card
+    assert f'load_adapter(AutoModelForCausalLM.from_pretrained("{REPO}"), "me/adapter")' in card
+    assert 'PeftModel.from_pretrained(model, "me/adapter")' in card
+    assert "| steps | 2 |" in card and "| eval_loss | " in card and "runtime" not in card
+
+
+def test_a_card_of_ones_own_is_kept_by_training_and_upload(hub, train, tmp_path, unrun):
+    (tmp_path / "run").mkdir()
+    own = "---\ntags:\n- mine\n---\n\n# Mine\n\n[More Information Needed] on the data.\n"
+    (tmp_path / "run" / "README.md").write_text(own)
+    folder = train(adapter={"method": "lora", "r": 4})
+    assert (folder / "README.md").read_text() == own
+    assert upload(folder, "--base-model", REPO) == 0
+    card = hub.files(REPO)["README.md"].decode()
+    assert "[More Information Needed] on the data." in card and str(tmp_path) not in card
+    assert "mine" in yaml.safe_load(card.split("---")[1])["tags"]
 
 
 def test_an_example_that_does_not_end_is_refused(model_folder, monkeypatch):
     monkeypatch.setattr("rwkv7_world.publishing.snippets.TIME_LIMIT", 0.2)
     with pytest.raises(ValueError, match="the card's example did not end in 0.2 s"):
-        run_snippet(read_contents(model_folder), None)
+        run_snippets(read_contents(model_folder), None)
