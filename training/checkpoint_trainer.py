@@ -15,6 +15,7 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..conversion.folder import names_not_finite
+from ..conversion.output import usual_mode
 from .auxiliary import WithAuxiliaryLoss, without_auxiliary
 from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
@@ -98,6 +99,7 @@ class CheckpointTrainer(Trainer):
                 self.processor.save_pretrained(output_dir)
             if self._partial and isinstance(whole, WithAuxiliaryLoss):
                 safetensors.torch.save_model(whole.auxiliary, str(Path(output_dir, AUXILIARY_WEIGHTS)))
+            usual_mode(*Path(output_dir).glob("*.safetensors"))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_fsdp_enabled:

@@ -66,6 +66,7 @@ TRAINER_RANGES = {
     "warmup_steps": COUNT,
     "weight_decay": COUNT,
 }
+RECIPE_RANGES = {"eval_share": Range(0, 0.9, is_open=True)}
 MODEL_RANGES = {"bits": (8, 4)}
 DATA_RANGES = {"weight": POSITIVE}
 SAMPLE_RANGES = {"max_length": Range(2), "mask_first_tokens": COUNT}

@@ -11,7 +11,15 @@ from typing import Any, ClassVar, get_type_hints
 import yaml
 
 from .arguments import RWKVTrainingArguments
-from .ranges import DATA_RANGES, GENERATION_RANGES, MODEL_RANGES, SAMPLE_RANGES, TRAINER_RANGES, check_ranges
+from .ranges import (
+    DATA_RANGES,
+    GENERATION_RANGES,
+    MODEL_RANGES,
+    RECIPE_RANGES,
+    SAMPLE_RANGES,
+    TRAINER_RANGES,
+    check_ranges,
+)
 from .typed_yaml import build, check_keys, read_yaml, set_value
 
 
@@ -120,6 +128,7 @@ class Recipe:
         adapter: Adapter by which to train, as {method: lora, r: 32}, see [`adapters.attach_adapter`].
         auxiliary: Python, "file.py:Class", a loss beside the model's, see [`AuxiliaryLoss`].
         eval_data: What it is evaluated on.
+        eval_share: In place of `eval_data`, the share of the rows of `data` that are held out for it, as 0.05.
         samples: How rows become tokens.
         generation: Evaluation by generation.
         trainer: Fields of [`RWKVTrainingArguments`].
@@ -135,6 +144,7 @@ class Recipe:
     adapter: dict[str, Any] | None = None
     auxiliary: str | None = None
     eval_data: list[DataSpec] = field(default_factory=list)
+    eval_share: float | None = None
     samples: SampleSpec = field(default_factory=SampleSpec)
     generation: GenerationSpec | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -180,12 +190,26 @@ def load_recipe(path: str | Path, assignments: Iterable[str] = ()) -> tuple[Reci
     _check_ranges(recipe, f"{path}: ")
     if not recipe.data:
         raise ValueError(f"{path}: data: the list is empty")
+    _check_evaluation(recipe, f"{path}: ")
     if recipe.train == [] and recipe.adapter is None:
         raise ValueError(f"{path}: train: the list is empty, so nothing would be trained; leave it out to train all")
     return recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
+def _check_evaluation(recipe: Recipe, where: str) -> None:
+    if recipe.eval_data and recipe.eval_share is not None:
+        raise ValueError(
+            f"{where}eval_data and eval_share both say what is evaluated on; --set eval_share=null leaves eval_data"
+        )
+    strategy = recipe.trainer.get("eval_strategy", "no")
+    if strategy != "no" and not recipe.eval_data and recipe.eval_share is None:
+        raise ValueError(
+            f"{where}trainer.eval_strategy is {strategy!r}, but there is neither eval_data nor eval_share"
+        )
+
+
 def _check_ranges(recipe: Recipe, where: str) -> None:
+    check_ranges(vars(recipe), RECIPE_RANGES, where)
     check_ranges(vars(recipe.model), MODEL_RANGES, f"{where}model.")
     for name in ("data", "eval_data"):
         for index, spec in enumerate(getattr(recipe, name)):

@@ -72,7 +72,7 @@ def test_both_stages_of_worldrwkv_lower_the_loss_and_leave_frozen_parts_bit_for_
     start = tmp_path / "start"
     composites.tiny_composite("siglip").save_pretrained(start)
     composites.tiny_processor("siglip").save_pretrained(start)
-    data = (f"data=[{{path: {pictures}, format: llava}}]", "eval_data=[]", "generation=")
+    data = (f"data=[{{path: {pictures}, format: llava}}]", "eval_share=null", "generation=")
     trainer = {**QUIET_TRAINER, "bf16": False, "dataloader_num_workers": 0, "max_steps": 30, "warmup_steps": 2}
     trainer |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "eval_strategy": "no"}
     trainer |= {"logging_steps": 1, "learning_rate": 1e-2}
@@ -100,9 +100,8 @@ def test_text_is_pretrained_from_nothing(tmp_path):
     trainer |= {"eval_strategy": "steps", "eval_steps": 10, "learning_rate": 1e-2, "gradient_accumulation_steps": 1}
     settings = (
         *(f"trainer.{key}={json.dumps(value)}" for key, value in trainer.items()),
-        *(f"{part}.0.path={data}" for part in ("data", "eval_data")),
-        "data.0.split='[10:]'",
-        "eval_data.0.split='[:10]'",
+        f"data.0.path={data}",
+        "eval_share=0.2",
         f"model.config={json.dumps({**sizes, 'vocab_size': 65536})}",
         f"output_dir={tmp_path / 'out'}",
         "samples.max_length=64",

@@ -74,9 +74,22 @@ def part_of(rows, split: str):
     return rows.select(range(start, stop) if start < stop else [])  # no range may begin behind the last row
 
 
+def hold_out(rows, share: float) -> tuple:
+    """A set without some of its rows, and those: at even distances, the same every time.
+
+    Args:
+        rows: A set with a length.
+        share: Of its rows that are held out, one at least.
+    """
+    count = max(1, round(share * len(rows)))
+    held_out = ((np.arange(count) + 0.5) * len(rows) / count).astype(int)
+    kept = np.delete(np.arange(len(rows)), held_out)
+    return rows.select(kept), rows.select(held_out)
+
+
 def _part_of_stream(rows, start: str | None, stop: str | None):
     if "%" in f"{start}{stop}":
-        raise ValueError("a split in percent needs the number of rows, which a stream does not have")
+        raise ValueError("split in percent needs the number of rows, which a stream does not have; count rows")
     first = int(start or 0)
     rows = rows.skip(first)
     return rows if stop is None else rows.take(max(int(stop) - first, 0))
