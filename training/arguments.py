@@ -80,11 +80,11 @@ class RWKVTrainingArguments(TrainingArguments):
             can = self.use_cpu or is_torch_bf16_gpu_available() or is_torch_xla_available()
             if getattr(self, name) and not can:
                 raise ValueError(
-                    f"trainer.{name} needs a GPU that computes in bfloat16, and there is none: {instead}, "
+                    f"{name} needs a GPU that computes in bfloat16, and there is none: {instead}, "
                     f"--set trainer.{name}=false in float32"
                 )
         if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
-            raise ValueError(f"trainer.fp16 needs a GPU: {instead}, with trainer.bf16=true in place of fp16")
+            raise ValueError(f"fp16 needs a GPU: {instead}, with trainer.bf16=true in place of fp16")
 
     def _find_deepspeed(self) -> None:
         """Takes "zero2" and the like for the configuration of that name that comes with the package."""

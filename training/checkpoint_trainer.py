@@ -83,7 +83,7 @@ class CheckpointTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         output_dir = self.args.output_dir if output_dir is None else output_dir
-        check_finite(dict(self.model.named_parameters()) if state_dict is None else state_dict)
+        check_finite(self.model.state_dict() if state_dict is None else state_dict)
         whole, self.model = self.model, without_auxiliary(self.model)
         try:
             if whole is not self.model and state_dict is not None:

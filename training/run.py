@@ -23,7 +23,7 @@ from .generation_evaluation import GenerationEvaluator
 from .hooks import is_hook, load_hook
 from .interruption import StopOnSignal
 from .models import build_model
-from .parts import check_parts, set_trainable
+from .parts import ALL_PARTS, check_parts, set_trainable
 from .recipe import Recipe, load_recipe
 from .trainer import RWKVTrainer
 
@@ -48,7 +48,7 @@ def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool
         KeyboardInterrupt: If a signal ended the run; says how to go on.
     """
     recipe, text = load_recipe(path, assignments)
-    arguments = RWKVTrainingArguments(output_dir=recipe.output_dir, **recipe.trainer)
+    arguments = _arguments(recipe, f"{path}: trainer: ")
     _check_processes(arguments)
     checkpoint = _checkpoint(arguments, resume)
     if arguments.dataloader_num_workers:
@@ -81,7 +81,7 @@ def build_trainer(recipe: Recipe, arguments: RWKVTrainingArguments) -> RWKVTrain
         check_parts(recipe.train or [], model)
         model = adapt(model, recipe, processor, arguments.process_index == 0)
     elif recipe.train is not None or recipe.freeze:
-        set_trainable(model, recipe.train or ["text", "projector", "encoder"], recipe.freeze)
+        set_trainable(model, recipe.train or ALL_PARTS, recipe.freeze)
     collator = ConversationCollator(
         processor, **vars(recipe.samples), skipped=SkippedRows(Path(recipe.output_dir, SKIPPED_ROWS_FILE))
     )
@@ -99,6 +99,13 @@ def build_trainer(recipe: Recipe, arguments: RWKVTrainingArguments) -> RWKVTrain
         data_collator=collator,
         generation_evaluator=evaluator,
     )
+
+
+def _arguments(recipe: Recipe, where: str) -> RWKVTrainingArguments:
+    try:
+        return RWKVTrainingArguments(output_dir=recipe.output_dir, **recipe.trainer)
+    except ValueError as error:
+        raise ValueError(where + " ".join(str(error).split())) from error
 
 
 def _check_processes(arguments: RWKVTrainingArguments) -> None:

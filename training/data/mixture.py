@@ -59,18 +59,28 @@ def mix(sets: Sequence, weights: Sequence[float], seed: int):
     return Mixture(sets, weights, seed)
 
 
+def slice_bounds(split: str) -> tuple[str | None, str | None]:
+    """Where a slice as "[:90%]" begins and ends, `None` where that is with the set.
+
+    Raises:
+        ValueError: If it is no such slice.
+    """
+    bounds = _SLICE.fullmatch(split.replace(" ", ""))
+    if bounds is None:
+        raise ValueError(f"split is {split!r}, expected a slice as [:1000], [1000:] or [:90%]")
+    return bounds.groups()
+
+
 def part_of(rows, split: str):
     """A slice of a set, as "[:1000]", "[1000:]" or "[:90%]".
 
     Raises:
         ValueError: If it is no such slice, or one in percent of a stream.
     """
-    bounds = _SLICE.fullmatch(split.replace(" ", ""))
-    if bounds is None:
-        raise ValueError(f"split is {split!r}, expected a slice as [:1000], [1000:] or [:90%]")
+    bounds = slice_bounds(split)
     if isinstance(rows, datasets.IterableDataset):
-        return _part_of_stream(rows, *bounds.groups())
-    start, stop = (_row(bound, len(rows), whole) for bound, whole in zip(bounds.groups(), (0, len(rows)), strict=True))
+        return _part_of_stream(rows, *bounds)
+    start, stop = (_row(bound, len(rows), whole) for bound, whole in zip(bounds, (0, len(rows)), strict=True))
     return rows.select(range(start, stop) if start < stop else [])  # no range may begin behind the last row
 
 
