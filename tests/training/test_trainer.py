@@ -6,6 +6,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,6 +286,61 @@ def test_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch)
     assert (final / "inside" / "weights").read_text() == "1"
     assert set(at_rename) == wanted
     assert flushed[-1] == tmp_path.stat().st_ino
+
+
+class Killed(BaseException):
+    """Stands for a kill, which no code of ours outlives."""
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_one_whole_checkpoint_is_found_whenever_the_replacing_of_one_is_killed(number, tmp_path, monkeypatch):
+    """Kills before each of the changes to the file system that publishing makes, then publishes again."""
+    calls = []
+
+    def killing(change):
+        def before(*args, **kwargs):
+            calls.append(change)
+            if len(calls) == number + 1:
+                raise Killed
+            return change(*args, **kwargs)
+
+        return before
+
+    def write(content: str) -> Path:
+        partial = tmp_path / PARTIAL_FOLDER / "checkpoint-10"
+        partial.mkdir(parents=True, exist_ok=True)
+        (partial / "weights").write_text(content)
+        return partial
+
+    publish(write("old"), tmp_path)
+    partial = write("new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killing(Path.rename))
+        patch.setattr(shutil, "rmtree", killing(shutil.rmtree))
+        try:
+            publish(partial, tmp_path)
+        except Killed:
+            assert number < len(calls)
+    found = last_checkpoint(tmp_path)
+    assert (found / "weights").read_text() in ("old", "new")
+    final = publish(write("newest"), tmp_path)
+    assert list(tmp_path.glob("checkpoint-*")) == [final] == [last_checkpoint(tmp_path)]
+    assert (final / "weights").read_text() == "newest"
+
+
+def test_no_checkpoint_is_deleted_before_a_newer_one_is_whole(tmp_path, monkeypatch):
+    out, rmtree, kept = tmp_path / "out", shutil.rmtree, []
+
+    def remove(path, *args, **kwargs):
+        if Path(path).match(f"{out}/checkpoint-*") and Path(path).exists():
+            others = [other for other in out.glob("checkpoint-*") if other != Path(path)]
+            kept.append({file.name for file in others[0].iterdir()} if others else set())
+        rmtree(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    run_recipe(text_recipe(tmp_path, {"max_steps": 3, "save_steps": 1, "save_total_limit": 1}))
+    assert len(kept) == 2
+    assert all({"model.safetensors", "optimizer.pt", "trainer_state.json"} <= names for names in kept)
 
 
 def test_loss_that_is_no_number_ends_the_run_at_its_step(tmp_path):
