@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole runs at toy size: what changes and what does not, resuming, checkpoints that are whole, evaluation."""
 
+import io
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageColor
 from transformers import AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainerCallback, TrainingArguments
 
 from helpers import composites
@@ -449,6 +451,32 @@ def test_answers_are_generated_scored_and_kept(tmp_path, composite, pictures, ca
     assert entry["eval_exact_match"] == pytest.approx(100 * right / 5)
     assert right >= 3
     assert "(expected 'red')" in capsys.readouterr().out
+
+
+def test_tensorboard_shows_questions_pictures_and_answers(tmp_path, composite, pictures):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    records = json.loads(pictures.read_text())[:5]
+    records[0]["image"] = "missing.png"
+    path = pictures.parent / "first_bad.json"
+    path.write_text(json.dumps(records))
+    content = {"eval_data": [str(path)], "generation": {"rows": 5, "max_new_tokens": 2}}
+    trainer = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "no"}
+    run_recipe(picture_recipe(tmp_path, composite, pictures, trainer | {"report_to": "tensorboard"}, **content))
+    events = EventAccumulator(str(next((tmp_path / "out").rglob("events.out.*")).parent), {"images": 0, "tensors": 0})
+    events.Reload()
+    kept = (tmp_path / "out" / "predictions" / "eval-step-1.jsonl").read_text().splitlines()
+    shown = [tag for tag in events.Tags()["tensors"] if "predictions" in tag]
+    assert shown == [f"eval/predictions/{number}/text_summary" for number in range(3)]
+    for number, (tag, answer) in enumerate(zip(shown, map(json.loads, kept), strict=False)):
+        text = events.Tensors(tag)[0].tensor_proto.string_val[0].decode()
+        lines = [line.strip() for line in text.splitlines()]
+        assert lines[0] == "user: what"
+        assert "\n".join(lines[1:]) == f"answer: {answer['prediction']}\nexpected: {answer['reference']}".strip()
+        (event,) = events.Images(f"eval/predictions/{number}/image0")
+        picture = Image.open(io.BytesIO(event.encoded_image_string))
+        assert picture.getpixel((5, 5)) == ImageColor.getrgb(answer["reference"]) and event.step == 1
 
 
 def test_bad_rows_alone_are_left_out_of_what_is_answered(tmp_path, composite, pictures):
