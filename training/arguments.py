@@ -5,6 +5,7 @@
 import json
 import os
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -88,6 +89,8 @@ class RWKVTrainingArguments(TrainingArguments):
 
     def _find_deepspeed(self) -> None:
         """Takes "zero2" and the like for the configuration of that name that comes with the package."""
+        if self.deepspeed is not None and find_spec("deepspeed") is None:
+            raise ModuleNotFoundError("deepspeed is not installed; pip install deepspeed", name="deepspeed")
         if not isinstance(self.deepspeed, str) or Path(self.deepspeed).is_file():
             return
         shipped = CONFIGS / f"{self.deepspeed}.json"

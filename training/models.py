@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model and processor that a recipe asks for: loaded, put together of a text model and encoders, or new."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
-from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.integrations import deepspeed, is_deepspeed_zero3_enabled
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..conversion.encoders import Encoder, load_encoder, read_encoder_config
@@ -109,6 +111,22 @@ def _check_exists(path: str) -> None:
 
 def _assemble(recipe: Recipe, dtype: torch.dtype) -> tuple[PreTrainedModel, Processor]:
     """A composite of a trained text model and trained encoders, with new projectors."""
+    with _without_shards():
+        return _assemble_whole(recipe, dtype)
+
+
+@contextmanager
+def _without_shards() -> Iterator[None]:
+    """Loads whole models under ZeRO-3 too, for weights of a shard cannot be copied; it shards what is made of them."""
+    config = deepspeed._hf_deepspeed_config_weak_ref  # by which `from_pretrained` knows of it
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = config
+
+
+def _assemble_whole(recipe: Recipe, dtype: torch.dtype) -> tuple[PreTrainedModel, Processor]:
     spec = recipe.model
     _check_exists(spec.text)
     text = _load(spec.text, AutoModelForCausalLM, dtype)

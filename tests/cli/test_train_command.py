@@ -3,6 +3,7 @@
 """`rwkv7-world train`: a run, and one line for what cannot be run."""
 
 import json
+from importlib.util import find_spec
 
 import datasets
 import pytest
@@ -65,7 +66,6 @@ def test_resume_without_a_checkpoint_is_refused(recipe, capsys):
         (["adapter={method: lora}", "train=[text]"], "train: text does not go with adapter"),
         (["adapter={method: lora}", "train=[projector]"], "'projector' is no part of the model"),
         (["adapter={method: lora}", "freeze=[head]"], "freeze does not go with adapter"),
-        (["trainer.deepspeed=zero4"], "deepspeed 'zero4': no such file; the package has zero1, zero2, zero3"),
         (["trainer.chunk_length=0"], "trainer.chunk_length is 0, expected at least 1"),
         (["trainer.chunk_length=8", "trainer.activation_checkpointing=true"], "cannot hand on its state"),
         (["model={build: 'build.py:nothing'}"], "build.py:nothing: expected file.py:object"),
@@ -76,6 +76,19 @@ def test_mistakes_are_told_in_one_line(recipe, capsys, changes, complaint):
         changes = [f"data=[{{path: text.txt, format: {changes[1].partition('=')[2]}}}]"]
     settings = [part for change in changes for part in ("--set", change)]
     assert complaint in refusal(capsys, recipe, *settings)
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="it is installed")
+@pytest.mark.parametrize("config", ["zero3", "zero4"])
+def test_missing_deepspeed_is_named_with_what_installs_it(recipe, capsys, config):
+    said = refusal(capsys, recipe, "--set", f"trainer.deepspeed={config}")
+    assert said.endswith('error: deepspeed is not installed; pip install "rwkv7-world[deepspeed]"\n')
+
+
+def test_configurations_of_deepspeed_that_there_are_not_are_told(recipe, capsys):
+    pytest.importorskip("deepspeed")
+    said = refusal(capsys, recipe, "--set", "trainer.deepspeed=zero4")
+    assert "deepspeed 'zero4': no such file; the package has zero1, zero2, zero3" in said
 
 
 def test_data_of_another_kind_is_told_by_its_keys(recipe, tmp_path, capsys):
