@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """RWKV-7 "World" models for Hugging Face Transformers. Importing the package registers them with the Auto classes."""
 
+from .cli import startup as _startup  # noqa: F401 (before the libraries, which take seconds to import)
+
+
+# isort: split
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
 from .configuration.configuration_vision_towers import VisionTowerConfig

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from .conversion.output import usual_mode
 from .modeling_rwkv7_world.cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache
 from .modeling_rwkv7_world.checkpoint_files import open_pth
 from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7Model
@@ -177,6 +178,7 @@ def save_state(state: RWKV7Cache, path: str | os.PathLike[str], model: PreTraine
     }
     seen_tokens = str(state.get_seq_length())
     save_file(tensors, path, {"format": FILE_FORMAT, "fingerprint": fingerprint(model), "seen_tokens": seen_tokens})
+    usual_mode(Path(path))
 
 
 def load_state(path: str | os.PathLike[str], model: PreTrainedModel) -> RWKV7Cache:

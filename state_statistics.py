@@ -3,11 +3,13 @@
 """States as embeddings of texts: every number brought to mean 0 and deviation 1 over varied texts."""
 
 import os
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .conversion.output import usual_mode
 from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7StateEncoding
 
 
@@ -80,6 +82,7 @@ class StateStatistics:
         tensors = {f"mean.{name}": tensor for name, tensor in self.mean.items()}
         tensors |= {f"squares.{name}": tensor for name, tensor in self.squares.items()}
         save_file(tensors | {"count": torch.tensor(self.count)}, path)
+        usual_mode(Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "StateStatistics":

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters of HF PEFT for RWKV-7. `hub_classes.py` registers them with it."""
 
-from .attach import attach_adapter, build_peft_config, load_adapter
+from .attach import attach_adapter, build_peft_config, check_adapter, load_adapter
 from .state_tuning import StateTuningConfig
 from .targets import language_model_targets
 
@@ -11,6 +11,7 @@ __all__ = [
     "StateTuningConfig",
     "attach_adapter",
     "build_peft_config",
+    "check_adapter",
     "language_model_targets",
     "load_adapter",
 ]

@@ -5,8 +5,9 @@
 attach_adapter(model, {"method": "lora", "r": 32, "alpha": 32, "state": True})
 """
 
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -26,7 +27,7 @@ from transformers import PreTrainedModel
 
 from ..modeling_rwkv7_world.quantized_linear import QuantizedLinear
 from .state_tuning import STATE_TUNING, StateTuningConfig
-from .targets import LAYERS, language_model_norms, language_model_targets
+from .targets import LAYERS, check_layers, language_model_norms, language_model_targets
 
 
 DEFAULT_RANKS = {"miss": 64}
@@ -44,6 +45,14 @@ _KEYS = {
 _SAME_METHOD = {"bone": "miss", "disha": "miss"}
 _LORA_INITS = ("gaussian", "orthogonal", "olora", "pissa")
 _MISS_INITS = {"balance": True, "bat": "bat", "mini": "mini"}
+_FLAGS = ("state", "tokens", "norms", "rslora")
+_WHOLE = (lambda value: isinstance(value, int) and value > 0, "a whole number of at least 1")
+_NUMBERS = {
+    "r": _WHOLE,
+    "mini_r": _WHOLE,
+    "alpha": (lambda value: 0 < value < math.inf, "a number above 0"),
+    "dropout": (lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+}
 
 
 def attach_adapter(model: PreTrainedModel, spec: Mapping[str, Any], name: str = "default") -> PeftModel:
@@ -81,28 +90,57 @@ def build_peft_config(model: PreTrainedModel, spec: Mapping[str, Any]) -> PeftCo
     Raises:
         ValueError: If a key is unknown, or a value is none that the method or the model can take.
     """
-    method = spec.get("method")
-    method = _SAME_METHOD.get(method, method)
-    if method not in _KEYS:
-        raise ValueError(f"adapter method {method!r}: expected one of {', '.join([*_KEYS, *_SAME_METHOD])}.")
-    unknown = sorted(set(spec) - set(_KEYS[method]))
-    if unknown:
-        raise ValueError(f"adapter method {method} has no {unknown[0]!r}: it takes {', '.join(_KEYS[method])}.")
+    method = check_adapter(spec)
     _check_base(model, method, spec)
     if method == "state":
         settings = {"modules_to_save": _modules_to_save(model, spec), "task_type": "CAUSAL_LM"}
-        return StateTuningConfig(tune_tokens=_flag(spec, "tokens"), **settings)
-    rank = _number(spec, "r", DEFAULT_RANKS.get(method, DEFAULT_RANK), lambda r: isinstance(r, int) and r > 0)
+        return StateTuningConfig(tune_tokens=spec.get("tokens", False), **settings)
     shared = {
-        "r": rank,
+        "r": spec.get("r", DEFAULT_RANKS.get(method, DEFAULT_RANK)),
         "target_modules": _targets(model, spec.get("targets")),
         "modules_to_save": _modules_to_save(model, spec),
         "task_type": "CAUSAL_LM",
     }
-    dropout = _number(spec, "dropout", 0.0, lambda p: 0 <= p < 1)
+    dropout = spec.get("dropout", 0.0)
     if method == "miss":
         return _miss_config(spec, shared | {"miss_dropout": dropout})
     return _lora_config(method, spec, shared | {"lora_dropout": dropout})
+
+
+def check_adapter(spec: Mapping[str, Any]) -> str:
+    """Refuses settings of an adapter that no model could take.
+
+    Args:
+        spec: As [`build_peft_config`] takes it.
+
+    Returns:
+        The method, by the first of its names.
+
+    Raises:
+        ValueError: Names the setting, and says what was expected.
+    """
+    method = spec.get("method")
+    method = _SAME_METHOD.get(str(method), method)
+    if str(method) not in _KEYS:
+        raise ValueError(f"adapter method {method!r}: expected one of {', '.join([*_KEYS, *_SAME_METHOD])}.")
+    unknown = sorted(set(spec) - set(_KEYS[method]))
+    if unknown:
+        raise ValueError(f"adapter method {method} has no {unknown[0]!r}: it takes {', '.join(_KEYS[method])}.")
+    for key, value in spec.items():
+        if key in _FLAGS and not isinstance(value, bool):
+            raise ValueError(f"adapter {key} is {value!r}, expected true or false.")
+        is_valid, expected = _NUMBERS.get(key, (None, None))
+        if is_valid and (isinstance(value, bool) or not isinstance(value, (int, float)) or not is_valid(value)):
+            raise ValueError(f"adapter {key} is {value!r}, expected {expected}.")
+    targets, modules = spec.get("targets"), spec.get("modules_to_save")
+    if isinstance(targets, (list, tuple)):
+        check_layers(targets)
+    elif targets is not None and not isinstance(targets, str):
+        raise ValueError(f"adapter targets {targets!r}: expected a pattern, or a list of {', '.join(LAYERS)}.")
+    if modules is not None and not isinstance(modules, (list, tuple)):
+        raise ValueError(f"adapter modules_to_save {modules!r}: expected a list of names.")
+    _check_init(method, spec)
+    return method
 
 
 def load_adapter(model: PreTrainedModel, source: str | os.PathLike[str], name: str = "default") -> PeftModel:
@@ -153,28 +191,29 @@ def _make_room(model: PeftModel, source: str | os.PathLike[str], name: str) -> N
 
 def _lora_config(method: str, spec: Mapping[str, Any], shared: dict[str, Any]) -> LoraConfig:
     settings = shared | {
-        "lora_alpha": _number(spec, "alpha", shared["r"], lambda alpha: alpha > 0),
-        "init_lora_weights": "pissa" if method == "pissa" else _lora_init(spec.get("init", True)),
-        "use_rslora": _flag(spec, "rslora"),
+        "lora_alpha": spec.get("alpha", shared["r"]),
+        "init_lora_weights": "pissa" if method == "pissa" else spec.get("init", True),
+        "use_rslora": spec.get("rslora", False),
         "use_dora": method == "dora",
     }
-    state, tokens = _flag(spec, "state"), _flag(spec, "tokens")
+    state, tokens = spec.get("state", False), spec.get("tokens", False)
     if state or tokens:
         return StateTuningConfig(**settings, tune_state=state, tune_tokens=tokens)
     return LoraConfig(**settings)
 
 
 def _miss_config(spec: Mapping[str, Any], shared: dict[str, Any]) -> MissConfig:
-    init = spec.get("init", "balance")
-    if init not in _MISS_INITS:
-        raise ValueError(f"adapter init {init!r}: expected one of {', '.join(_MISS_INITS)} for miss.")
-    if "mini_r" in spec and init != "mini":
-        raise ValueError(f"adapter mini_r goes with init: mini, not with init: {init}.")
-    mini_r = _number(spec, "mini_r", 1, lambda r: isinstance(r, int) and r > 0)
-    return MissConfig(**shared, init_weights=_MISS_INITS[init], mini_r=mini_r)
+    return MissConfig(**shared, init_weights=_MISS_INITS[spec.get("init", "balance")], mini_r=spec.get("mini_r", 1))
 
 
-def _lora_init(init: Any) -> Any:
+def _check_init(method: str, spec: Mapping[str, Any]) -> None:
+    init = spec.get("init", "balance" if method == "miss" else True)
+    if method == "miss":
+        if init not in list(_MISS_INITS):
+            raise ValueError(f"adapter init {init!r}: expected one of {', '.join(_MISS_INITS)} for miss.")
+        if "mini_r" in spec and init != "mini":
+            raise ValueError(f"adapter mini_r goes with init: mini, not with init: {init}.")
+        return
     if isinstance(init, str) and init.startswith("pissa_niter_"):
         raise ValueError(
             f"adapter init {init!r}: PEFT decomposes the weights again whenever the adapter is loaded, and a random "
@@ -182,26 +221,21 @@ def _lora_init(init: Any) -> Any:
         )
     if not (isinstance(init, bool) or init in _LORA_INITS):
         raise ValueError(f"adapter init {init!r}: expected true, false or {', '.join(_LORA_INITS)}.")
-    return init
 
 
 def _targets(model: PreTrainedModel, targets: Any) -> str:
     if isinstance(targets, str):
         return targets
-    if targets is not None and not isinstance(targets, (list, tuple)):
-        raise ValueError(f"adapter targets {targets!r}: expected a pattern, or a list of {', '.join(LAYERS)}.")
     return language_model_targets(model, LAYERS if targets is None else tuple(targets))
 
 
 def _modules_to_save(model: PreTrainedModel, spec: Mapping[str, Any]) -> list[str] | None:
     names = spec.get("modules_to_save") or []
-    if not isinstance(names, (list, tuple)):
-        raise ValueError(f"adapter modules_to_save {names!r}: expected a list of names.")
     existing = [name for name, _ in model.named_modules()]
     for name in names:
         if not any(module.endswith(name) for module in existing):
             raise ValueError(f"adapter modules_to_save: no module of the model is called {name}.")
-    return [*names, *(language_model_norms(model) if _flag(spec, "norms") else [])] or None
+    return [*names, *(language_model_norms(model) if spec.get("norms") else [])] or None
 
 
 def _check_base(model: PreTrainedModel, method: str, spec: Mapping[str, Any]) -> None:
@@ -218,18 +252,3 @@ def _check_base(model: PreTrainedModel, method: str, spec: Mapping[str, Any]) ->
 
 def _has_few_bits(model: nn.Module) -> bool:
     return any(isinstance(module, QuantizedLinear) for module in model.modules())
-
-
-def _flag(spec: Mapping[str, Any], key: str) -> bool:
-    value = spec.get(key, False)
-    if not isinstance(value, bool):
-        raise ValueError(f"adapter {key} is {value!r}, expected true or false.")
-    return value
-
-
-def _number(spec: Mapping[str, Any], key: str, default: float, is_valid: Callable[[Any], bool]) -> Any:
-    value = spec.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_valid(value):
-        expected = {"dropout": "a number from 0 to below 1", "alpha": "a number above 0"}
-        raise ValueError(f"adapter {key} is {value!r}, expected {expected.get(key, 'a whole number of at least 1')}.")
-    return value

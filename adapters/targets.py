@@ -6,6 +6,7 @@ PEFT's lists of name endings, such as `k_proj`, also hit the attention of vision
 """
 
 import re
+from collections.abc import Sequence
 
 from peft.utils import (
     TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
@@ -29,11 +30,20 @@ def language_model_targets(model: nn.Module, layers: tuple[str, ...] = LAYERS) -
     Raises:
         ValueError: If a name is none of `LAYERS`, or there is no RWKV-7 text model.
     """
-    unknown = sorted(set(layers) - set(LAYERS))
-    if unknown or not layers:
-        raise ValueError(f"targets: {', '.join(unknown) or 'none'} given, expected some of {', '.join(LAYERS)}.")
+    check_layers(layers)
     ends = "|".join(re.escape(name) for name in layers)
     return rf"{re.escape(language_model_prefix(model))}layers\.\d+\.({ends})"
+
+
+def check_layers(names: Sequence[str]) -> None:
+    """Refuses names that are none of `LAYERS`, and an empty list.
+
+    Raises:
+        ValueError: Names them.
+    """
+    unknown = [str(name) for name in names if name not in LAYERS]
+    if unknown or not names:
+        raise ValueError(f"targets: {', '.join(unknown) or 'none'} given, expected some of {', '.join(LAYERS)}.")
 
 
 def language_model_prefix(model: nn.Module) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import convert, evaluate, generate, info, merge, quantize, tokenize, train, transcribe, upload
+from . import convert, evaluate, generate, info, merge, quantize, startup, tokenize, train, transcribe, upload
 from .console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: From argparse: 0 after --help and --version, 2 if the arguments cannot be understood.
     """
     try:
+        startup.raise_again()
         return _parse_and_run(argv)
     except BrokenPipeError:
         discard_stdout()

@@ -10,6 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def usual_mode(*files: Path) -> None:
+    """Gives files the mode that any new file gets here: safetensors makes its own for their owner alone."""
+    umask = os.umask(0)  # there is no way to ask but to set it
+    os.umask(umask)
+    for file in files:
+        file.chmod(0o666 & ~umask)
+
+
 @contextmanager
 def whole_folder(destination: Path) -> Iterator[Path]:
     """A temporary folder that becomes `destination`, a new or empty folder, unless the block raises.
@@ -24,6 +32,7 @@ def whole_folder(destination: Path) -> Iterator[Path]:
         folder = workplace / destination.name
         folder.mkdir()
         yield folder
+        usual_mode(*folder.rglob("*.safetensors"))
         os.replace(folder, destination)
 
 

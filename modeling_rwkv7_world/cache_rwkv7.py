@@ -269,7 +269,16 @@ class RWKV7GenerationMixin(GenerationMixin):
         tokenizer=None,
         **model_kwargs,
     ):
-        """Reads the prompt before any candidate, so that taking candidates back never takes back the prompt."""
+        """Reads the prompt before any candidate, so that taking candidates back never takes back the prompt.
+
+        Raises:
+            ValueError: If the model's own first layers are asked to guess.
+        """
+        if generation_config.assistant_early_exit is not None:
+            raise ValueError(
+                f"assistant_early_exit={generation_config.assistant_early_exit}: RWKV-7 is not trained to answer from "
+                "an early layer; guess by prompt_lookup_num_tokens, or by a smaller assistant_model."
+            )
         cache = model_kwargs.get(CACHE_NAME)
         wants_hidden_states = generation_config.return_dict_in_generate and generation_config.output_hidden_states
         if wants_hidden_states:

@@ -28,10 +28,27 @@ STEPS_AT_A_TIME = 240 * 16_000  # samples: four minutes
 SAMPLES_PER_MEL_FRAME = 160
 
 
+class ShardedWhisperEncoder(WhisperEncoder):
+    """Whisper's encoder, which is also loaded where DeepSpeed's ZeRO-3 holds its parameters in shards.
+
+    There a parameter has no elements while it is not needed, and transformers computes its positions by its shape.
+    """
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        # As in the text model: else an encoder, which has no parameter of its own, is never initialised
+        return False
+
+    def _init_weights(self, module):
+        is_loaded_shard = module is self and self.embed_positions.weight.dim() != 2
+        if not is_loaded_shard:
+            super()._init_weights(module)
+
+
 def build_audio_tower(config: PreTrainedConfig) -> nn.Module:
     """The encoder of a configuration; of Whisper, an encoder-decoder, only the encoder."""
     if config.model_type == "whisper":
-        return WhisperEncoder(config)
+        return ShardedWhisperEncoder(config)
     return AutoModel.from_config(config)
 
 

@@ -19,6 +19,22 @@ def is_stored_folder(folder: Path) -> bool:
     return any(_is_set(part) for part in [folder, *_subfolders(folder)])
 
 
+def is_fetched(path: str) -> bool:
+    """Whether a set of this name is not on this machine, but fetched from the Hub."""
+    return not Path(path).is_dir()
+
+
+def folders_of_fetched_sets() -> list[Path]:
+    """Where the files of sets from the Hub are kept."""
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    config = datasets.config
+    return [
+        Path(folder).resolve() for folder in (HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH)
+    ]
+
+
 def load_stored(path: str, name: str | None = None, split: str = "train", streaming: bool = False):
     """A set of the `datasets` library, with its media as the bytes or paths of their files.
 
@@ -35,7 +51,7 @@ def _load(path: str, name: str | None, split: str, streaming: bool):
     import datasets  # here, for whoever reads no stored set need not have it
 
     folder = Path(path)
-    if not folder.is_dir():
+    if is_fetched(path):
         return datasets.load_dataset(path, name, split=split, streaming=streaming)
     parts = [_load_folder(part, split) for part in [folder, *_subfolders(folder)] if _is_set(part)]
     if not parts:

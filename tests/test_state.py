@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from helpers.blinkdl import Sizes, config_of, fla_state_dict, load_in_rwkv_package, random_checkpoint
 from helpers.composites import tiny_composite
+from helpers.file_modes import modes, umask
 from helpers.text_models import cache_tensors, random_ids, tiny_model
 from rwkv7_world import RWKV7Cache, RWKV7ForCausalLM
 from rwkv7_world.state import (
@@ -65,6 +66,12 @@ class TestFiles:
         assert_same_state(loaded, state)
         ids = random_ids(2, 4, seed=1)
         assert torch.equal(next_logits(model, loaded, ids), next_logits(model, state, ids))
+
+    @pytest.mark.parametrize("mask", [0o022, 0o077])
+    def test_files_have_the_mode_that_the_umask_says(self, model, mask, tmp_path):
+        with umask(mask):
+            save_state(read(model, random_ids(1, 3)), tmp_path / "state.safetensors", model)
+        assert list(modes(tmp_path).values()) == [0o666 & ~mask]
 
     def test_state_of_another_model_is_refused(self, model, tmp_path):
         path = tmp_path / "state.safetensors"

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..adapters import attach_adapter
+from ..conversion.output import usual_mode
 from .checkpoints import write_whole
 from .parts import parts_of
 from .recipe import Recipe
@@ -75,6 +76,7 @@ def _save(model: PreTrainedModel, processor, folder: Path) -> None:
     def write() -> None:
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
+        usual_mode(*partial.glob("*.safetensors"))
 
     write_whole(write, folder.parent, "the base model")
     partial.rename(folder)

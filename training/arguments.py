@@ -5,10 +5,13 @@
 import json
 import os
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
 from .losses import LOSS_REDUCTIONS
 
@@ -64,14 +67,30 @@ class RWKVTrainingArguments(TrainingArguments):
         self._find_deepspeed()
         self._check_chunks()
         self._resolve_schedule()
+        self._check_precision()
         super().__post_init__()
         self._check_checkpointing()
         if self.accelerator_config.dispatch_batches is None:
             # Each process reads its own part of a stream; handed out by one, its batches would have to be as wide
             self.accelerator_config.dispatch_batches = False
 
+    def _check_precision(self) -> None:
+        """Says what to set where the machine cannot compute in a precision that is asked for."""
+        instead = "--set trainer.use_cpu=true trains on the CPU"
+        for name in ("bf16", "bf16_full_eval"):
+            can = self.use_cpu or is_torch_bf16_gpu_available() or is_torch_xla_available()
+            if getattr(self, name) and not can:
+                raise ValueError(
+                    f"{name} needs a GPU that computes in bfloat16, and there is none: {instead}, "
+                    f"--set trainer.{name}=false in float32"
+                )
+        if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
+            raise ValueError(f"fp16 needs a GPU: {instead}, with trainer.bf16=true in place of fp16")
+
     def _find_deepspeed(self) -> None:
         """Takes "zero2" and the like for the configuration of that name that comes with the package."""
+        if self.deepspeed is not None and find_spec("deepspeed") is None:
+            raise ModuleNotFoundError("deepspeed is not installed; pip install deepspeed", name="deepspeed")
         if not isinstance(self.deepspeed, str) or Path(self.deepspeed).is_file():
             return
         shipped = CONFIGS / f"{self.deepspeed}.json"

@@ -15,6 +15,7 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..conversion.folder import names_not_finite
+from ..conversion.output import usual_mode
 from ..publishing.model_card import adapter_card
 from .auxiliary import WithAuxiliaryLoss, without_auxiliary
 from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
@@ -83,7 +84,7 @@ class CheckpointTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         output_dir = self.args.output_dir if output_dir is None else output_dir
-        check_finite(dict(self.model.named_parameters()) if state_dict is None else state_dict)
+        check_finite(self.model.state_dict() if state_dict is None else state_dict)
         whole, self.model = self.model, without_auxiliary(self.model)
         try:
             if whole is not self.model and state_dict is not None:
@@ -98,6 +99,7 @@ class CheckpointTrainer(Trainer):
                 self.processor.save_pretrained(output_dir)
             if self._partial and isinstance(whole, WithAuxiliaryLoss):
                 safetensors.torch.save_model(whole.auxiliary, str(Path(output_dir, AUXILIARY_WEIGHTS)))
+            usual_mode(*Path(output_dir).glob("*.safetensors"))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_fsdp_enabled:

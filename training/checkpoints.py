@@ -35,15 +35,19 @@ def stale_checkpoints(output_dir: str | Path) -> list[Path]:
 def publish(partial: Path, output_dir: Path) -> Path:
     """Moves a finished checkpoint to its name, in one step of the file system; one of that name is replaced.
 
-    All of it is on the disk before it has that name, so that a loss of power leaves no empty files behind it.
+    All of it is on the disk before it has that name, so that a loss of power leaves no empty files behind it. Until
+    then, the one that is replaced goes by another name of the same step, so that a whole one is found at any time.
     """
     final = output_dir / partial.name
+    replaced = output_dir / partial.name.replace("-", "-0", 1)
     for path in [*partial.rglob("*"), partial]:
         _flush(path)
     if final.exists():
-        shutil.rmtree(final)
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
     partial.rename(final)
     _flush(output_dir)
+    shutil.rmtree(replaced, ignore_errors=True)
     if not any(partial.parent.iterdir()):
         partial.parent.rmdir()
     return final

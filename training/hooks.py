@@ -13,6 +13,16 @@ def is_hook(name: str) -> bool:
     return ".py:" in name
 
 
+def check_hook(name: str, folder: Path) -> None:
+    """Refuses what is not "file.py:object", or names no file below `folder`.
+
+    Raises:
+        FileNotFoundError: Says what was expected.
+    """
+    if not is_hook(name) or not (folder / name.rpartition(":")[0]).is_file():
+        raise FileNotFoundError(f"{name}: expected file.py:object with a file below {folder}")
+
+
 def load_hook(name: str, folder: Path) -> Any:
     """The object that "file.py:object" names; the file may import its neighbours.
 
@@ -24,10 +34,9 @@ def load_hook(name: str, folder: Path) -> Any:
         FileNotFoundError: If there is no such file.
         ValueError: If it has no such object, or another module has its name.
     """
+    check_hook(name, folder)
     file, _, attribute = name.rpartition(":")
     path = (folder / file).resolve()
-    if not is_hook(name) or not path.is_file():
-        raise FileNotFoundError(f"{name}: expected file.py:object with a file below {folder}")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     module = importlib.import_module(path.stem)

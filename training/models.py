@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model and processor that a recipe asks for: loaded, put together of a text model and encoders, or new."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
-from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.integrations import deepspeed, is_deepspeed_zero3_enabled
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
@@ -48,9 +50,7 @@ def build_model(recipe: Recipe) -> tuple[PreTrainedModel, Processor]:
     spec = recipe.model
     if spec.build is not None:
         return load_hook(spec.build, recipe.folder)(**spec.options)
-    dtype = getattr(torch, spec.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"model.dtype is {spec.dtype!r}, expected for instance float32 or bfloat16")
+    dtype = getattr(torch, spec.dtype)
     if spec.text is not None:
         return _assemble(recipe, dtype)
     if spec.path is None:
@@ -121,6 +121,22 @@ def _check_exists(path: str) -> None:
 
 def _assemble(recipe: Recipe, dtype: torch.dtype) -> tuple[PreTrainedModel, Processor]:
     """A composite of a trained text model and trained encoders, with new projectors."""
+    with _without_shards():
+        return _assemble_whole(recipe, dtype)
+
+
+@contextmanager
+def _without_shards() -> Iterator[None]:
+    """Loads whole models under ZeRO-3 too, for weights of a shard cannot be copied; it shards what is made of them."""
+    config = deepspeed._hf_deepspeed_config_weak_ref  # by which `from_pretrained` knows of it
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = config
+
+
+def _assemble_whole(recipe: Recipe, dtype: torch.dtype) -> tuple[PreTrainedModel, Processor]:
     spec = recipe.model
     _check_exists(spec.text)
     text = _load(spec.text, _class_of(spec.text), dtype)
@@ -193,7 +209,4 @@ def _chat_template(name: str | None) -> str | None:
     """The template of an era of WorldRWKV, or that of a file."""
     if name is None or name in ERA_CHAT_TEMPLATES:
         return ERA_CHAT_TEMPLATES.get(name)
-    if not Path(name).is_file():
-        eras = ", ".join(ERA_CHAT_TEMPLATES)
-        raise FileNotFoundError(f"model.chat_template {name!r} is neither one of {eras} nor a file")
     return Path(name).read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ _PATTERNS = {
     "head": r"(^|\.)lm_head\.",
 }
 _OUTSIDE_TEXT = ("encoder", "projector", "auxiliary")
+ALL_PARTS = ("text", "projector", "encoder")  # that there are in any model, of which none lies in another
 PARTS = (*(name for name in _PATTERNS if name != "auxiliary"), "text")
 
 
@@ -46,6 +47,19 @@ def check_parts(names: Iterable[str], model: nn.Module) -> None:
             raise ValueError(f"{part!r} is no part of the model to train; this model has {having}")
 
 
+def trains_anything(train: Iterable[str], freeze: Iterable[str]) -> bool:
+    """Whether there can be a model of which these parts leave something to train."""
+    endings = ("vision_tower.x", "audio_tower.x", "vision_projector.x", "audio_projector.x", "embeddings.weight")
+    return any(
+        _is_trained(f"model.{name}", set(train), set(freeze)) for name in (*endings, "lm_head.weight", "norm.x")
+    )
+
+
+def _is_trained(name: str, train: set[str], freeze: set[str]) -> bool:
+    parts = set(parts_of(name))
+    return bool(train & parts) and not freeze & parts
+
+
 def set_trainable(model: nn.Module, train: Iterable[str], freeze: Iterable[str] = ()) -> None:
     """Freezes all but some parts.
 
@@ -60,7 +74,6 @@ def set_trainable(model: nn.Module, train: Iterable[str], freeze: Iterable[str] 
     train, freeze = set(train), set(freeze)
     check_parts([*train, *freeze], model)
     for name, parameter in model.named_parameters():
-        parts = parts_of(name)
-        parameter.requires_grad_(bool(train & set(parts)) and not freeze & set(parts))
+        parameter.requires_grad_(_is_trained(name, train, freeze))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"nothing is left to train: train is {sorted(train)}, freeze is {sorted(freeze)}")

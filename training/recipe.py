@@ -10,8 +10,21 @@ from typing import Any, ClassVar, get_type_hints
 
 import yaml
 
+from ..adapters import check_adapter
+from ..processing.chat_templates import ERA_CHAT_TEMPLATES
 from .arguments import RWKVTrainingArguments
-from .ranges import DATA_RANGES, GENERATION_RANGES, MODEL_RANGES, SAMPLE_RANGES, TRAINER_RANGES, check_ranges
+from .data.mixture import slice_bounds
+from .hooks import check_hook, is_hook
+from .parts import ALL_PARTS, trains_anything
+from .ranges import (
+    DATA_RANGES,
+    GENERATION_RANGES,
+    MODEL_RANGES,
+    RECIPE_RANGES,
+    SAMPLE_RANGES,
+    TRAINER_RANGES,
+    check_ranges,
+)
 from .typed_yaml import build, check_keys, read_yaml, set_value
 
 
@@ -61,6 +74,9 @@ class ModelSpec:
             raise ValueError("bits goes with path: a model is quantised as it is loaded")
         if self.text is not None and self.vision is None and self.audio is None:
             raise ValueError("text needs vision or audio beside it; a text model alone is given as path")
+        if self.chat_template not in (None, *ERA_CHAT_TEMPLATES) and not Path(self.chat_template).is_file():
+            eras = ", ".join(ERA_CHAT_TEMPLATES)
+            raise ValueError(f"chat_template {self.chat_template!r} is neither one of {eras} nor a file")
 
 
 @dataclass
@@ -83,6 +99,10 @@ class DataSpec:
     split: str | None = None
     weight: float = 1.0
 
+    def __post_init__(self):
+        if self.split is not None:
+            slice_bounds(self.split)
+
 
 @dataclass
 class SampleSpec:
@@ -93,6 +113,10 @@ class SampleSpec:
     mask_first_tokens: int = 0
     packing: bool = False
     strict: bool = False
+
+    def __post_init__(self):
+        if self.packing and self.max_length is None:
+            raise ValueError("packing needs max_length, the tokens of a packed row")
 
 
 @dataclass
@@ -120,6 +144,7 @@ class Recipe:
         adapter: Adapter by which to train, as {method: lora, r: 32}, see [`adapters.attach_adapter`].
         auxiliary: Python, "file.py:Class", a loss beside the model's, see [`AuxiliaryLoss`].
         eval_data: What it is evaluated on.
+        eval_share: In place of `eval_data`, the share of the rows of `data` that are held out for it, as 0.05.
         samples: How rows become tokens.
         generation: Evaluation by generation.
         trainer: Fields of [`RWKVTrainingArguments`].
@@ -135,6 +160,7 @@ class Recipe:
     adapter: dict[str, Any] | None = None
     auxiliary: str | None = None
     eval_data: list[DataSpec] = field(default_factory=list)
+    eval_share: float | None = None
     samples: SampleSpec = field(default_factory=SampleSpec)
     generation: GenerationSpec | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -180,12 +206,56 @@ def load_recipe(path: str | Path, assignments: Iterable[str] = ()) -> tuple[Reci
     _check_ranges(recipe, f"{path}: ")
     if not recipe.data:
         raise ValueError(f"{path}: data: the list is empty")
-    if recipe.train == [] and recipe.adapter is None:
-        raise ValueError(f"{path}: train: the list is empty, so nothing would be trained; leave it out to train all")
+    _check_evaluation(recipe, f"{path}: ")
+    _check_parts(recipe, f"{path}: ")
+    _check_hooks(recipe, f"{path}: ")
     return recipe, yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
+def _check_evaluation(recipe: Recipe, where: str) -> None:
+    if recipe.eval_data and recipe.eval_share is not None:
+        raise ValueError(
+            f"{where}eval_data and eval_share both say what is evaluated on; --set eval_share=null leaves eval_data"
+        )
+    strategy = recipe.trainer.get("eval_strategy", "no")
+    if strategy != "no" and not recipe.eval_data and recipe.eval_share is None:
+        raise ValueError(
+            f"{where}trainer.eval_strategy is {strategy!r}, but there is neither eval_data nor eval_share"
+        )
+
+
+def _check_parts(recipe: Recipe, where: str) -> None:
+    """Refuses a choice of parts, or an adapter, with which no model could be trained."""
+    if recipe.adapter is not None:
+        try:
+            check_adapter(recipe.adapter)
+        except ValueError as error:
+            raise ValueError(f"{where}{error}") from error
+    elif recipe.train == []:
+        raise ValueError(f"{where}train: the list is empty, so nothing would be trained; leave it out to train all")
+    elif not trains_anything(recipe.train or ALL_PARTS, recipe.freeze):
+        raise ValueError(f"{where}train is {recipe.train} and freeze is {recipe.freeze}, so nothing would be trained")
+
+
+def _check_hooks(recipe: Recipe, where: str) -> None:
+    named = {"model.build": recipe.model.build, "auxiliary": recipe.auxiliary}
+    words = {
+        f"{key}.{index}.format": spec.format
+        for key in ("data", "eval_data")
+        for index, spec in enumerate(getattr(recipe, key))
+    }
+    words["generation.metric"] = recipe.generation and recipe.generation.metric
+    named |= {key: word for key, word in words.items() if word is not None and is_hook(word)}
+    for key, name in named.items():
+        try:
+            if name is not None:
+                check_hook(name, recipe.folder)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{where}{key}: {error}") from error
+
+
 def _check_ranges(recipe: Recipe, where: str) -> None:
+    check_ranges(vars(recipe), RECIPE_RANGES, where)
     check_ranges(vars(recipe.model), MODEL_RANGES, f"{where}model.")
     for name in ("data", "eval_data"):
         for index, spec in enumerate(getattr(recipe, name)):
@@ -194,8 +264,14 @@ def _check_ranges(recipe: Recipe, where: str) -> None:
     if recipe.generation is not None:
         check_ranges(vars(recipe.generation), GENERATION_RANGES, f"{where}generation.")
     check_ranges(recipe.trainer, TRAINER_RANGES, f"{where}trainer.")
+    for first, second in (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval")):
+        if recipe.trainer.get(first) and recipe.trainer.get(second):
+            raise ValueError(f"{where}trainer.{first} and trainer.{second} are both true; a run has one precision")
     rates = recipe.trainer.get("part_learning_rates")
     for part, rate in (json.loads(rates) if isinstance(rates, str) else rates or {}).items():
+        check_ranges(
+            {"part_learning_rates": part}, {"part_learning_rates": RECIPE_RANGES["train"]}, f"{where}trainer."
+        )
         check_ranges({part: rate}, {part: TRAINER_RANGES["learning_rate"]}, f"{where}trainer.part_learning_rates.")
 
 

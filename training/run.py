@@ -3,6 +3,7 @@
 """Carries out a recipe."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -15,14 +16,14 @@ from .auxiliary import WithAuxiliaryLoss
 from .checkpoints import last_checkpoint, write_whole
 from .collator import ConversationCollator
 from .data.formats import read_data
-from .data.mixture import mix, part_of
+from .data.mixture import hold_out, mix, part_of
 from .data.skipped_rows import SKIPPED_ROWS_FILE, SkippedRows
 from .data.streams import EndlessRows
 from .generation_evaluation import GenerationEvaluator
 from .hooks import is_hook, load_hook
 from .interruption import StopOnSignal
 from .models import build_model
-from .parts import check_parts, set_trainable
+from .parts import ALL_PARTS, check_parts, set_trainable
 from .recipe import Recipe, load_recipe
 from .trainer import RWKVTrainer
 
@@ -47,7 +48,7 @@ def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool
         KeyboardInterrupt: If a signal ended the run; says how to go on.
     """
     recipe, text = load_recipe(path, assignments)
-    arguments = RWKVTrainingArguments(output_dir=recipe.output_dir, **recipe.trainer)
+    arguments = _arguments(recipe, f"{path}: trainer: ")
     _check_processes(arguments)
     checkpoint = _checkpoint(arguments, resume)
     if arguments.dataloader_num_workers:
@@ -81,13 +82,12 @@ def build_trainer(recipe: Recipe, arguments: RWKVTrainingArguments) -> RWKVTrain
         check_parts(recipe.train or [], model)
         model = adapt(model, recipe, processor, arguments.process_index == 0)
     elif recipe.train is not None or recipe.freeze:
-        set_trainable(model, recipe.train or ["text", "projector", "encoder"], recipe.freeze)
+        set_trainable(model, recipe.train or ALL_PARTS, recipe.freeze)
     collator = ConversationCollator(
         processor, **vars(recipe.samples), skipped=SkippedRows(Path(recipe.output_dir, SKIPPED_ROWS_FILE))
     )
-    rows = _read(recipe, "data", arguments.seed)
+    rows, eval_rows = _read_rows(recipe, arguments.seed)
     _check_rows(rows, collator)
-    eval_rows = _read(recipe, "eval_data", arguments.seed) if recipe.eval_data else None
     evaluator = _evaluator(recipe, collator)
     if recipe.auxiliary is not None:
         model = _with_auxiliary(model, processor, collator, recipe)
@@ -100,6 +100,13 @@ def build_trainer(recipe: Recipe, arguments: RWKVTrainingArguments) -> RWKVTrain
         data_collator=collator,
         generation_evaluator=evaluator,
     )
+
+
+def _arguments(recipe: Recipe, where: str) -> RWKVTrainingArguments:
+    try:
+        return RWKVTrainingArguments(output_dir=recipe.output_dir, **recipe.trainer)
+    except ValueError as error:
+        raise ValueError(where + " ".join(str(error).split())) from error
 
 
 def _check_processes(arguments: RWKVTrainingArguments) -> None:
@@ -127,19 +134,62 @@ def _checkpoint(arguments: RWKVTrainingArguments, resume: bool) -> Path | None:
     return found
 
 
-def _read(recipe: Recipe, key: str, seed: int):
-    """The rows of all data under a key of the recipe."""
-    sets, specs, folder = [], getattr(recipe, key), recipe.folder
-    for index, spec in enumerate(specs):
+def _read_rows(recipe: Recipe, seed: int) -> tuple:
+    """The rows to train on, and those to evaluate on or `None`."""
+    rows, held_out = (_read(recipe, key) for key in ("data", "eval_data"))
+    if recipe.eval_share is None:
+        return _mixed(recipe, "data", rows, seed), _mixed(recipe, "eval_data", held_out, seed) if held_out else None
+    pairs = [_hold_out(part, recipe, index) for index, part in enumerate(rows)]
+    rows, held_out = zip(*pairs, strict=True)
+    return _mixed(recipe, "data", rows, seed), mix(held_out, [1] * len(held_out), seed)
+
+
+def _read(recipe: Recipe, key: str) -> list:
+    """The set of every entry under a key of the recipe.
+
+    Raises:
+        ValueError: If one has no rows, by key and file.
+    """
+    sets, folder = [], recipe.folder
+    for index, spec in enumerate(getattr(recipe, key)):
         form = load_hook(spec.format, folder) if spec.format is not None and is_hook(spec.format) else spec.format
-        rows = read_data(spec.path, form, **spec.options)
-        sets.append(rows if spec.split is None else part_of(rows, spec.split))
-        if isinstance(rows, IterableDataset):
-            continue
-        if len(rows) == 0:
+        whole = read_data(spec.path, form, **spec.options)
+        if not _has_rows(whole):
             raise ValueError(f"{spec.path}: holds no rows")
-        if len(sets[-1]) == 0:
-            raise ValueError(f"{key}.{index}.split is {spec.split!r}, but {spec.path} has {len(rows)} rows")
+        try:
+            sets.append(whole if spec.split is None else part_of(whole, spec.split))
+        except ValueError as error:
+            raise ValueError(f"{key}.{index}.{error}") from error
+        if not _has_rows(sets[-1]):
+            count = "no more rows" if isinstance(whole, IterableDataset) else f"{len(whole)} rows"
+            raise ValueError(f"{key}.{index}.split is {spec.split!r}, but {spec.path} has {count}")
+    return sets
+
+
+def _has_rows(rows) -> bool:
+    return next(iter(rows), None) is not None if isinstance(rows, IterableDataset) else len(rows) > 0
+
+
+def _hold_out(rows, recipe: Recipe, index: int) -> tuple:
+    where = f"data.{index}: eval_share"
+    if isinstance(rows, IterableDataset):
+        raise ValueError(
+            f"{where} needs the number of rows, which a stream does not have: --set eval_share=null, give data the "
+            "split [500:] and eval_data the split [:500]"
+        )
+    if len(rows) == 1:
+        raise ValueError(f"{where} leaves nothing of the 1 rows of {recipe.data[index].path}")
+    return hold_out(rows, recipe.eval_share)
+
+
+def _mixed(recipe: Recipe, key: str, sets: Sequence, seed: int):
+    """The sets of the entries under a key as one, by their weights."""
+    specs = getattr(recipe, key)
+    for index, (spec, rows) in enumerate(zip(specs, sets, strict=True)):
+        if not isinstance(rows, IterableDataset) and round(spec.weight * len(rows)) == 0:
+            raise ValueError(
+                f"{key}.{index}.weight is {spec.weight}, which leaves nothing: {spec.path} has {len(rows)} rows"
+            )
     return mix(sets, [spec.weight for spec in specs], seed)
 
 

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
 
 from helpers import composites
 from helpers.adapters import logits_of, randomize_adapter
+from helpers.file_modes import modes, umask
 from helpers.text_models import random_ids, randomize
 from helpers.training import PACKAGE_PARENT, save_text_model
 from rwkv7_world.adapters import attach_adapter, load_adapter
@@ -163,6 +164,14 @@ def test_a_quantised_folder_answers_as_quantised_in_memory(text_model, tmp_path,
     assert saved == answered(capsys, "generate", text_model, *ask, "--quantize", f"int{bits}")
     assert "exists already" in refusal(capsys, "quantize", text_model, tmp_path / "small", "--bits", bits)
     assert "cannot be once more" in refusal(capsys, "quantize", tmp_path / "small", tmp_path / "again", "--bits", 8)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_written_folders_have_the_mode_that_the_umask_says(text_model, tmp_path, capsys, mask):
+    with umask(mask):
+        answered(capsys, "quantize", text_model, tmp_path / "small", "--bits", 8)
+    saved = modes(tmp_path / "small")
+    assert set(saved.values()) == {0o666 & ~mask}, saved
 
 
 @pytest.mark.parametrize("method", ["lora", "miss", "state"])

@@ -3,6 +3,7 @@
 """`rwkv7-world train`: a run, and one line for what cannot be run."""
 
 import json
+from importlib.util import find_spec
 
 import datasets
 import pytest
@@ -51,7 +52,7 @@ def test_resume_without_a_checkpoint_is_refused(recipe, capsys):
         (["trainer.max_stepz=3"], "did you mean 'max_steps'?"),
         (["trainer.loss_reduction=mean"], "loss_reduction is 'mean'"),
         (["data.0=nothing.txt"], "nothing.txt: no such file"),
-        (["data.0.path=text.txt", "data.0.format=words"], "unknown format 'words'"),
+        (["data.0.path=text.txt", "data.0.format=words"], "data.0.format is 'words'"),
         (["data=[{path: text.txt, split: train}]"], "split is 'train'"),
         (["model=./nowhere"], "./nowhere: no such folder"),
         (["model.path="], "model is 'model', which has no keys"),
@@ -59,13 +60,12 @@ def test_resume_without_a_checkpoint_is_refused(recipe, capsys):
         (["train=[projector]"], "'projector' is no part of the model to train; this model has embeddings, head, text"),
         (["trainer.part_learning_rates.encoder=1.0"], "'encoder' is no part of the model"),
         (["auxiliary=heads.py:Heads"], "heads.py:Heads: expected file.py:object"),
-        (["generation.metric=accuracy"], "metric 'accuracy'"),
+        (["generation.metric=accuracy"], "generation.metric is 'accuracy'"),
         (["adapter.r=8"], "adapter method None: expected one of state, lora"),
         (["adapter={method: lora, rank: 8}"], "adapter method lora has no 'rank'"),
         (["adapter={method: lora}", "train=[text]"], "train: text does not go with adapter"),
         (["adapter={method: lora}", "train=[projector]"], "'projector' is no part of the model"),
         (["adapter={method: lora}", "freeze=[head]"], "freeze does not go with adapter"),
-        (["trainer.deepspeed=zero4"], "deepspeed 'zero4': no such file; the package has zero1, zero2, zero3"),
         (["trainer.chunk_length=0"], "trainer.chunk_length is 0, expected at least 1"),
         (["trainer.chunk_length=8", "trainer.activation_checkpointing=true"], "cannot hand on its state"),
         (["model={build: 'build.py:nothing'}"], "build.py:nothing: expected file.py:object"),
@@ -76,6 +76,19 @@ def test_mistakes_are_told_in_one_line(recipe, capsys, changes, complaint):
         changes = [f"data=[{{path: text.txt, format: {changes[1].partition('=')[2]}}}]"]
     settings = [part for change in changes for part in ("--set", change)]
     assert complaint in refusal(capsys, recipe, *settings)
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is not None, reason="it is installed")
+@pytest.mark.parametrize("config", ["zero3", "zero4"])
+def test_missing_deepspeed_is_named_with_what_installs_it(recipe, capsys, config):
+    said = refusal(capsys, recipe, "--set", f"trainer.deepspeed={config}")
+    assert said.endswith('error: deepspeed is not installed; pip install "rwkv7-world[deepspeed]"\n')
+
+
+def test_configurations_of_deepspeed_that_there_are_not_are_told(recipe, capsys):
+    pytest.importorskip("deepspeed")
+    said = refusal(capsys, recipe, "--set", "trainer.deepspeed=zero4")
+    assert "deepspeed 'zero4': no such file; the package has zero1, zero2, zero3" in said
 
 
 def test_data_of_another_kind_is_told_by_its_keys(recipe, tmp_path, capsys):

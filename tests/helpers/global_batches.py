@@ -21,8 +21,8 @@ STEPS, RESUMED_AT, BATCH, ROWS = 4, 2, 4, 14
 TRAINER = {"adam_epsilon": 1e-2, "learning_rate": 3e-2, "l2wrap": 1e-3}
 TRAINER |= {"max_steps": STEPS, "save_steps": RESUMED_AT, "logging_steps": 1}
 TRAINER |= {"eval_strategy": "steps", "eval_steps": STEPS, "train_sampling_strategy": "group_by_length"}
-# Of data with media; transformers cannot load Whisper under ZeRO-3
-MODELS = {"media/media.jsonl": "composite", "media/pictures.jsonl": "eyes"}
+# Of data with media
+MODELS = {"media/media.jsonl": "composite", "media/pictures.jsonl": "eyes", "media/clips.jsonl": "ears"}
 ADAPTER = {"method": "lora", "r": 4, "state": True}
 
 
@@ -48,14 +48,14 @@ def write_media(folder: Path) -> None:
     """Conversations with media, of which one is bad.
 
     In media.jsonl one of two processes has all those with pictures and the other those with clips, which come only
-    after the checkpoint; in pictures.jsonl all have pictures.
+    after the checkpoint; in pictures.jsonl all have pictures, in clips.jsonl all have clips.
     """
     folder.mkdir()
     composites.random_image().save(folder / "picture.png")
     soundfile.write(folder / "clip.wav", composites.random_clip(samples=9000), composites.SAMPLING_RATE)
     picture, clip = ({"type": "image", "path": "picture.png"}, {"type": "audio", "path": "clip.wav"})
     picture, clip = ({**block, "path": str(folder / block["path"])} for block in (picture, clip))
-    mixed, pictures = [], []
+    mixed, pictures, clips = [], [], []
     for index, answer in enumerate((("red", "the red circle", "circle", "what is") * 4)[:ROWS]):
         media = [picture] if index % BATCH < BATCH // 2 else []
         if index % BATCH == BATCH - 1 and index >= RESUMED_AT * BATCH:
@@ -63,8 +63,10 @@ def write_media(folder: Path) -> None:
         said = "" if index == BATCH + 1 else answer
         mixed.append(_with_media(media, said, index))
         pictures.append(_with_media([picture], said, index))
+        clips.append(_with_media([clip], said, index))
     (folder / "media.jsonl").write_text("".join(mixed))
     (folder / "pictures.jsonl").write_text("".join(pictures))
+    (folder / "clips.jsonl").write_text("".join(clips))
 
 
 def _with_media(media: list[dict], answer: str, index: int) -> str:
@@ -82,13 +84,17 @@ def write_texts(folder: Path) -> None:
 
 
 def prepare(folder: Path) -> Path:
-    """Models and data, below the folder: model, composite, eyes, chat.jsonl, texts, media/{media,pictures}.jsonl."""
+    """Models and data, below the folder.
+
+    model, composite, eyes, ears, chat.jsonl, texts, media/{media,pictures,clips}.jsonl
+    """
     tokenizer = composites.tiny_tokenizer()
     tiny_model(vocab_size=len(tokenizer)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     write_chat(folder / "chat.jsonl")
     save_composite(folder / "composite", "siglip", "whisper")
     save_composite(folder / "eyes", "siglip")
+    save_composite(folder / "ears", None, "whisper")
     write_media(folder / "media")
     write_texts(folder / "texts")
     return folder

@@ -29,6 +29,7 @@ from transformers import (
     WhisperModel,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.whisper.modeling_whisper import sinusoids
 
 from helpers.composites import (
     AUDIO_ENCODERS,
@@ -555,6 +556,20 @@ def test_guesses_are_taken_back_and_images_and_clips_stay(guesser):
     options = {"max_new_tokens": 10, "do_sample": False}
     assisted = example.model.generate(**example.inputs, **guesses, **options)
     assert assisted.tolist() == example.model.generate(**example.inputs, **options).tolist()
+
+
+def test_a_new_whisper_tower_has_its_sinusoids():
+    tower = RWKVWorldForConditionalGeneration(tiny_config(None, "whisper")).model.audio_tower
+    positions = tower.embed_positions.weight
+    torch.testing.assert_close(positions, sinusoids(*positions.shape))
+
+
+def test_early_exit_is_refused_and_changes_nothing():
+    example = Example("siglip", "wavlm")
+    before = example.model.config.to_dict()
+    with pytest.raises(ValueError, match="assistant_early_exit=1"):
+        example.model.generate(**example.inputs, max_new_tokens=5, assistant_early_exit=1)
+    assert example.model.config.to_dict() == before
 
 
 @pytest.mark.parametrize("encode_first", [False, True])

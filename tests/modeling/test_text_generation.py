@@ -134,6 +134,14 @@ class TestAssisted:
         ids = greedy(model, random_ids(1, 9))  # so that the prompt repeats what follows
         assert torch.equal(greedy(model, ids, prompt_lookup_num_tokens=4), greedy(model, ids))
 
+    @pytest.mark.parametrize("sampled", [{}, {"do_sample": True}, {"prompt_lookup_num_tokens": 3}])
+    def test_early_exit_is_refused_and_changes_nothing(self, model, ids, sampled):
+        layers, expected = model.config.num_hidden_layers, greedy(model, ids)
+        with pytest.raises(ValueError, match=r"assistant_early_exit=1: .* prompt_lookup_num_tokens"):
+            model.generate(ids, max_new_tokens=5, assistant_early_exit=1, **sampled)
+        assert model.config.num_hidden_layers == model.model.config.num_hidden_layers == layers
+        assert torch.equal(greedy(model, ids), expected)
+
     def test_assistant_of_another_family(self, model, ids):
         config = LlamaConfig(
             vocab_size=VOCAB_SIZE, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2

@@ -2,22 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shipped configurations of DeepSpeed, where it is installed: the same training as on one process without it."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import WhisperModel
 
+from helpers import composites
 from helpers.global_batches import ADAPTER, assert_same_weights, begin_from, job, logged, make_recipe, prepare
 from helpers.many_processes import launch
-from helpers.training import weights
+from helpers.training import save_text_model, weights
 from rwkv7_world import RWKV7ForCausalLM
 from rwkv7_world.training.run import run_recipe
 
 
 pytest.importorskip("deepspeed")
 
-VARIANTS = {"plain": {}, "adapter": {}, "pictures": {}, "mixed": {"train_sampling_strategy": "sequential"}}
-DATA = {"pictures": "media/pictures.jsonl", "mixed": "media/media.jsonl"}
+VARIANTS = {
+    "plain": {},
+    "adapter": {},
+    "pictures": {},
+    "clips": {},
+    "mixed": {"train_sampling_strategy": "sequential"},
+}
+DATA = {"pictures": "media/pictures.jsonl", "clips": "media/clips.jsonl", "mixed": "media/media.jsonl"}
 
 # Those that can take steps in which processes hold different media
 TAKES_MIXED = ("zero1",)
@@ -75,6 +84,26 @@ def test_result_is_loaded_as_any_model(two):
     model = RWKV7ForCausalLM.from_pretrained(two / "plain")
     saved = weights(two / "plain")
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_put_together_by_the_recipe_is_that_of_one_process(folder, tmp_path):
+    WhisperModel(composites.audio_config("whisper")).save_pretrained(folder / "whisper")
+    composites.tiny_feature_extractor("whisper").save_pretrained(folder / "whisper")
+    model = {
+        "text": str(save_text_model(folder / "text")),
+        "audio": str(folder / "whisper"),
+        "chat_template": "speech",
+    }
+    recipe = make_recipe(folder, "assembled", {}, None, DATA["clips"])
+    settings = [f"model={json.dumps(model)}", "train=[projector]"]
+    for name, processes in {"one": 1, "two": 2}.items():
+        work = job(recipe, tmp_path / name, processes=processes)
+        work["assignments"] += settings
+        if processes == 1:
+            run_recipe(**work)
+        else:
+            launch("ddp", [with_stage("zero3", work)])
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
 
 
 def test_one_process_refuses_a_checkpoint_of_deepspeed(folder, two, tmp_path):

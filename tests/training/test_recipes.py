@@ -93,9 +93,7 @@ def text_settings(shop: Shop, data: str) -> dict:
 
 
 def sft_settings(shop: Shop) -> dict:
-    data = shop.chat()
-    both = {"data.0.split": "[2:]", "eval_data.0.split": "[:2]", "eval_data.0.path": data}
-    return {**text_settings(shop, data), **both, "trainer.learning_rate": 1e-2, "adapter.r": 8}
+    return {**text_settings(shop, shop.chat()), "eval_share": 0.1, "trainer.learning_rate": 1e-2, "adapter.r": 8}
 
 
 def state_settings(shop: Shop) -> dict:
@@ -109,7 +107,7 @@ def infctx_settings(shop: Shop) -> dict:
 
 def asr_settings(shop: Shop) -> dict:
     model = {"model.text": shop.text(), "model.audio": shop.wavlm(), "trainer.learning_rate": 0.1}
-    return {**model, "data.0.path": shop.clips(), "data.0.split": "[:1]", "eval_data": [], "generation": None}
+    return {**model, "data.0.path": shop.clips(), "data.0.split": "[:1]", "eval_share": None, "generation": None}
 
 
 def visual_settings(shop: Shop) -> dict:
@@ -155,7 +153,7 @@ def runs(tmp_path_factory) -> dict[str, Run]:
     cache, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, folder / "cache"
     done = {name: run(name, make(Shop(folder)), folder / name) for name, (make, _) in RECIPES.items()}
     model = {"model": str(folder / "visualrwkv_pretrain"), "data.0.path": Shop(folder).pictures()}
-    more = {"data.0.split": "[0:]", "eval_data": [], "generation": None, "trainer.learning_rate": 1e-2}
+    more = {"data.0.split": "[0:]", "eval_share": None, "generation": None, "trainer.learning_rate": 1e-2}
     done["visualrwkv_finetune"] = run("visualrwkv_finetune", {**model, **more}, folder / "visualrwkv_finetune")
     yield done
     datasets.config.HF_DATASETS_CACHE = cache

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole runs at toy size: what changes and what does not, resuming, checkpoints that are whole, evaluation."""
 
+import io
 import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageColor
 from transformers import AutoModelForMultimodalLM, AutoProcessor, Trainer, TrainerCallback, TrainingArguments
 
 from helpers import composites
@@ -72,7 +75,7 @@ def test_both_stages_of_worldrwkv_lower_the_loss_and_leave_frozen_parts_bit_for_
     start = tmp_path / "start"
     composites.tiny_composite("siglip").save_pretrained(start)
     composites.tiny_processor("siglip").save_pretrained(start)
-    data = (f"data=[{{path: {pictures}, format: llava}}]", "eval_data=[]", "generation=")
+    data = (f"data=[{{path: {pictures}, format: llava}}]", "eval_share=null", "generation=")
     trainer = {**QUIET_TRAINER, "bf16": False, "dataloader_num_workers": 0, "max_steps": 30, "warmup_steps": 2}
     trainer |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "eval_strategy": "no"}
     trainer |= {"logging_steps": 1, "learning_rate": 1e-2}
@@ -100,9 +103,8 @@ def test_text_is_pretrained_from_nothing(tmp_path):
     trainer |= {"eval_strategy": "steps", "eval_steps": 10, "learning_rate": 1e-2, "gradient_accumulation_steps": 1}
     settings = (
         *(f"trainer.{key}={json.dumps(value)}" for key, value in trainer.items()),
-        *(f"{part}.0.path={data}" for part in ("data", "eval_data")),
-        "data.0.split='[10:]'",
-        "eval_data.0.split='[:10]'",
+        f"data.0.path={data}",
+        "eval_share=0.2",
         f"model.config={json.dumps({**sizes, 'vocab_size': 65536})}",
         f"output_dir={tmp_path / 'out'}",
         "samples.max_length=64",
@@ -288,6 +290,61 @@ def test_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch)
     assert flushed[-1] == tmp_path.stat().st_ino
 
 
+class Killed(BaseException):
+    """Stands for a kill, which no code of ours outlives."""
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_one_whole_checkpoint_is_found_whenever_the_replacing_of_one_is_killed(number, tmp_path, monkeypatch):
+    """Kills before each of the changes to the file system that publishing makes, then publishes again."""
+    calls = []
+
+    def killing(change):
+        def before(*args, **kwargs):
+            calls.append(change)
+            if len(calls) == number + 1:
+                raise Killed
+            return change(*args, **kwargs)
+
+        return before
+
+    def write(content: str) -> Path:
+        partial = tmp_path / PARTIAL_FOLDER / "checkpoint-10"
+        partial.mkdir(parents=True, exist_ok=True)
+        (partial / "weights").write_text(content)
+        return partial
+
+    publish(write("old"), tmp_path)
+    partial = write("new")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killing(Path.rename))
+        patch.setattr(shutil, "rmtree", killing(shutil.rmtree))
+        try:
+            publish(partial, tmp_path)
+        except Killed:
+            assert number < len(calls)
+    found = last_checkpoint(tmp_path)
+    assert (found / "weights").read_text() in ("old", "new")
+    final = publish(write("newest"), tmp_path)
+    assert list(tmp_path.glob("checkpoint-*")) == [final] == [last_checkpoint(tmp_path)]
+    assert (final / "weights").read_text() == "newest"
+
+
+def test_no_checkpoint_is_deleted_before_a_newer_one_is_whole(tmp_path, monkeypatch):
+    out, rmtree, kept = tmp_path / "out", shutil.rmtree, []
+
+    def remove(path, *args, **kwargs):
+        if Path(path).match(f"{out}/checkpoint-*") and Path(path).exists():
+            others = [other for other in out.glob("checkpoint-*") if other != Path(path)]
+            kept.append({file.name for file in others[0].iterdir()} if others else set())
+        rmtree(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    run_recipe(text_recipe(tmp_path, {"max_steps": 3, "save_steps": 1, "save_total_limit": 1}))
+    assert len(kept) == 2
+    assert all({"model.safetensors", "optimizer.pt", "trainer_state.json"} <= names for names in kept)
+
+
 def test_loss_that_is_no_number_ends_the_run_at_its_step(tmp_path):
     class Poison(TrainerCallback):
         def on_step_end(self, args, state, control, model, **kwargs):
@@ -394,6 +451,32 @@ def test_answers_are_generated_scored_and_kept(tmp_path, composite, pictures, ca
     assert entry["eval_exact_match"] == pytest.approx(100 * right / 5)
     assert right >= 3
     assert "(expected 'red')" in capsys.readouterr().out
+
+
+def test_tensorboard_shows_questions_pictures_and_answers(tmp_path, composite, pictures):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    records = json.loads(pictures.read_text())[:5]
+    records[0]["image"] = "missing.png"
+    path = pictures.parent / "first_bad.json"
+    path.write_text(json.dumps(records))
+    content = {"eval_data": [str(path)], "generation": {"rows": 5, "max_new_tokens": 2}}
+    trainer = {"max_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "no"}
+    run_recipe(picture_recipe(tmp_path, composite, pictures, trainer | {"report_to": "tensorboard"}, **content))
+    events = EventAccumulator(str(next((tmp_path / "out").rglob("events.out.*")).parent), {"images": 0, "tensors": 0})
+    events.Reload()
+    kept = (tmp_path / "out" / "predictions" / "eval-step-1.jsonl").read_text().splitlines()
+    shown = [tag for tag in events.Tags()["tensors"] if "predictions" in tag]
+    assert shown == [f"eval/predictions/{number}/text_summary" for number in range(3)]
+    for number, (tag, answer) in enumerate(zip(shown, map(json.loads, kept), strict=False)):
+        text = events.Tensors(tag)[0].tensor_proto.string_val[0].decode()
+        lines = [line.strip() for line in text.splitlines()]
+        assert lines[0] == "user: what"
+        assert "\n".join(lines[1:]) == f"answer: {answer['prediction']}\nexpected: {answer['reference']}".strip()
+        (event,) = events.Images(f"eval/predictions/{number}/image0")
+        picture = Image.open(io.BytesIO(event.encoded_image_string))
+        assert picture.getpixel((5, 5)) == ImageColor.getrgb(answer["reference"]) and event.step == 1
 
 
 def test_bad_rows_alone_are_left_out_of_what_is_answered(tmp_path, composite, pictures):

@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...records.json_records import read_records
-from .conversations import MEDIA, BadRowError, check_messages
+from .conversations import ELSEWHERE, MEDIA, BadRowError, check_messages
 from .tables import table_of_rows
-
-
-_ELSEWHERE = ("http://", "https://", "data:", "/")
 
 
 def read_chat(path: str, streaming: bool = False, media_folder: str | None = None):
@@ -53,5 +50,5 @@ def _with_path(block: dict, folder: Path) -> dict:
     named = [block[key] for key in ("path", "url", kind) if isinstance(block.get(key), str)]
     if kind not in MEDIA or not named:
         return block
-    path = named[0] if named[0].startswith(_ELSEWHERE) else str(folder / named[0])
+    path = named[0] if named[0].startswith(ELSEWHERE) else str(folder / named[0])
     return {"type": kind, "path": path}

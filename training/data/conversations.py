@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 
 MEDIA = ("image", "audio")
+ELSEWHERE = ("http://", "https://", "data:")  # how the address of a medium begins that is no file
 
 
 class BadRowError(ValueError):

@@ -59,24 +59,47 @@ def mix(sets: Sequence, weights: Sequence[float], seed: int):
     return Mixture(sets, weights, seed)
 
 
+def slice_bounds(split: str) -> tuple[str | None, str | None]:
+    """Where a slice as "[:90%]" begins and ends, `None` where that is with the set.
+
+    Raises:
+        ValueError: If it is no such slice.
+    """
+    bounds = _SLICE.fullmatch(split.replace(" ", ""))
+    if bounds is None:
+        raise ValueError(f"split is {split!r}, expected a slice as [:1000], [1000:] or [:90%]")
+    return bounds.groups()
+
+
 def part_of(rows, split: str):
     """A slice of a set, as "[:1000]", "[1000:]" or "[:90%]".
 
     Raises:
         ValueError: If it is no such slice, or one in percent of a stream.
     """
-    bounds = _SLICE.fullmatch(split.replace(" ", ""))
-    if bounds is None:
-        raise ValueError(f"split is {split!r}, expected a slice as [:1000], [1000:] or [:90%]")
+    bounds = slice_bounds(split)
     if isinstance(rows, datasets.IterableDataset):
-        return _part_of_stream(rows, *bounds.groups())
-    start, stop = (_row(bound, len(rows), whole) for bound, whole in zip(bounds.groups(), (0, len(rows)), strict=True))
+        return _part_of_stream(rows, *bounds)
+    start, stop = (_row(bound, len(rows), whole) for bound, whole in zip(bounds, (0, len(rows)), strict=True))
     return rows.select(range(start, stop) if start < stop else [])  # no range may begin behind the last row
+
+
+def hold_out(rows, share: float) -> tuple:
+    """A set without some of its rows, and those: at even distances, the same every time.
+
+    Args:
+        rows: A set with a length.
+        share: Of its rows that are held out, one at least.
+    """
+    count = max(1, round(share * len(rows)))
+    held_out = ((np.arange(count) + 0.5) * len(rows) / count).astype(int)
+    kept = np.delete(np.arange(len(rows)), held_out)
+    return rows.select(kept), rows.select(held_out)
 
 
 def _part_of_stream(rows, start: str | None, stop: str | None):
     if "%" in f"{start}{stop}":
-        raise ValueError("a split in percent needs the number of rows, which a stream does not have")
+        raise ValueError("split in percent needs the number of rows, which a stream does not have; count rows")
     first = int(start or 0)
     rows = rows.skip(first)
     return rows if stop is None else rows.take(max(int(stop) - first, 0))

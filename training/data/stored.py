@@ -10,14 +10,16 @@ audio, text | transcript | ...    transcribed clips                    (hf, cnas
 audio | question_audio, answer    spoken questions                     (qa, cnqa)
 """
 
+import os
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 import datasets
 
 from ...records.manifests import TEXT_COLUMNS
-from ...records.stored_sets import load_stored
-from .conversations import BadRowError
+from ...records.stored_sets import folders_of_fetched_sets, is_fetched, load_stored
+from .conversations import ELSEWHERE, MEDIA, BadRowError
 from .transcripts import transcript_row
 from .worldrwkv import messages_with_pictures
 
@@ -32,6 +34,7 @@ def read_stored(
     split: str = "train",
     prompt: str = "",
     max_images: int | None = None,
+    media_folder: str | None = None,
 ):
     """Conversations or texts of a set of the `datasets` library.
 
@@ -42,12 +45,16 @@ def read_stored(
         split: Of it.
         prompt: What is asked about a clip, if anything.
         max_images: Pictures of a row that are used; WorldRWKV takes 3.
+        media_folder: What the paths of pictures and clips are relative to. Rows of a set on the Hub may name files
+            that lie in it or came with the set, and no others.
 
     Raises:
         ValueError: If its columns are of no kind known.
     """
     rows = load_stored(path, name, split, streaming)
-    convert = partial(_rows_of_batch, convert=_converter(rows.column_names, path), prompt=prompt, limit=max_images)
+    place = partial(_place_media, folder=media_folder, roots=_roots(media_folder) if is_fetched(path) else None)
+    options = {"prompt": prompt, "limit": max_images, "place": place, "source": path}
+    convert = partial(_rows_of_batch, convert=_converter(rows.column_names, path), **options)
     if isinstance(rows, datasets.IterableDataset):
         return rows.map(convert, batched=True, remove_columns=rows.column_names)
     return rows.with_transform(convert)
@@ -66,20 +73,44 @@ def _converter(columns: Iterable[str], path: str):
     raise ValueError(f"{path}: columns {', '.join(sorted(columns))} are of no kind known")
 
 
-def _rows_of_batch(batch: dict[str, list], convert, prompt: str, limit: int | None) -> dict[str, list]:
+def _rows_of_batch(batch: dict[str, list], convert, prompt: str, limit: int | None, place, source: str) -> dict:
     """A batch of columns as one of rows of [`conversations`]."""
-    rows = [
-        _row(dict(zip(batch, values, strict=True)), convert, prompt, limit)
-        for values in zip(*batch.values(), strict=True)
-    ]
-    return {key: [row.get(key) for row in rows] for key in ("messages", "text", "error")}
+    rows = []
+    for values in zip(*batch.values(), strict=True):
+        try:
+            row = convert(dict(zip(batch, values, strict=True)), prompt, limit)
+            place(row.get("messages"))
+        except BadRowError as error:
+            row = {"error": str(error), "source": source}
+        rows.append(row)
+    return {key: [row.get(key) for row in rows] for key in ("messages", "text", "error", "source")}
 
 
-def _row(record: dict, convert, prompt: str, limit: int | None) -> dict:
-    try:
-        return convert(record, prompt, limit)
-    except BadRowError as error:
-        return {"error": str(error)}
+def _roots(media_folder: str | None) -> list[Path]:
+    return folders_of_fetched_sets() + ([] if media_folder is None else [Path(media_folder).resolve()])
+
+
+def _place_media(messages, folder: str | None, roots: list[Path] | None) -> None:
+    """Makes the paths of media be in `folder`; refuses those to files outside of `roots`, if there are any.
+
+    Raises:
+        BadRowError: Names the path.
+    """
+    messages = messages if isinstance(messages, list) else []
+    contents = [message.get("content") for message in messages if isinstance(message, dict)]
+    for block in (block for content in contents if isinstance(content, list) for block in content):
+        for key in ("path", "url", *MEDIA) if isinstance(block, dict) else ():
+            name = block.get(key)
+            if not isinstance(name, str) or name.startswith(ELSEWHERE):
+                continue
+            if folder is not None:
+                block[key] = name = str(Path(folder, name))
+            place = Path(name).resolve() if roots is not None and os.path.exists(name) else None
+            if place is not None and not any(place.is_relative_to(root) for root in roots):
+                raise BadRowError(
+                    f"names {name}, a file of this machine that did not come with the set; the option media_folder "
+                    "says where else its media lie"
+                )
 
 
 def _as_it_is(record: dict, prompt: str, limit: int | None) -> dict:

@@ -33,6 +33,8 @@ def table_of_rows(rows: Rows, path: Path, streaming: bool, **arguments) -> datas
     if streaming:
         streamed = datasets.IterableDataset.from_generator(_json_rows, gen_kwargs=given, features=_FEATURES)
         return streamed.map(lambda row: json.loads(row[_COLUMN]), remove_columns=[_COLUMN])
+    if next(rows(path, **arguments), None) is None:  # of which `datasets` makes no set
+        return datasets.Dataset.from_dict({_COLUMN: []}, _FEATURES).with_transform(_parse)
     given["version"] = _version_of_files(path), _version_of_readers()
     table = datasets.Dataset.from_generator(_json_rows, gen_kwargs=given, features=_FEATURES)
     return table.with_transform(_parse)
