@@ -160,9 +160,13 @@ def load_model(
     if any(folder.glob("*.safetensors*")):  # else transformers names what it looked for
         check_weights(folder)
     try:
-        model = model_class.from_pretrained(config.name_or_path, dtype=dtype, trust_remote_code=False, **quantized)
+        model, report = model_class.from_pretrained(
+            config.name_or_path, dtype=dtype, trust_remote_code=False, output_loading_info=True, **quantized
+        )
     except OSError as error:  # of the Hub's client, which names no model
         raise OSError(f"{config.name_or_path}: its weights cannot be loaded ({first_line(error)})") from error
+    if missing := sorted(report["missing_keys"]):  # of a model of others: ours are loaded whole or refused
+        raise ValueError(f"{config.name_or_path}: weights are missing, {len(missing)} in all: {missing[0]}")
     return model.to(device).eval()
 
 

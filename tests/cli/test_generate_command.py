@@ -280,10 +280,7 @@ def test_missing_weights_are_refused(talking_model: Path, capsys: pytest.Capture
     del weights["model.norm.weight"]
     save_file(weights, talking_model / "model.safetensors", metadata={"format": "pt"})
     message = refusal(capsys, talking_model, "red")
-    assert message == (
-        f"{talking_model} (the fla format): not loaded, for not all weights fit; "
-        "1 tensors of the model are missing: model.norm.weight"
-    )
+    assert message == f"{talking_model}: weights are missing, 1 in all: model.norm.weight"
 
 
 def test_files_are_checked_before_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
