@@ -104,7 +104,9 @@ def _quantization(recipe: Recipe) -> dict[str, RWKVQuantizationConfig]:
 
 
 def _load(path: str, model_class: type, dtype: torch.dtype, **options) -> PreTrainedModel:
-    model = model_class.from_pretrained(path, dtype=dtype, **options)
+    model, report = model_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    if missing := sorted(report["missing_keys"]):  # of a model of others: ours are loaded whole or refused
+        raise ValueError(f"{path}: weights are missing, {len(missing)} in all, the first is {missing[0]}")
     if is_deepspeed_zero3_enabled():
         # transformers keeps all its rules for other names then, and would save under names that were never there
         model._weight_conversions = [rule for rule in model._weight_conversions or () if rule.was_used()]
