@@ -38,11 +38,11 @@ def load_config(model: str) -> "PreTrainedConfig":
     """
     from transformers import AutoConfig
 
-    from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file, read_checkpoint_file
+    from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file, open_checkpoint_file
 
     folder = Path(model).expanduser()
     if is_checkpoint_file(folder):
-        config, _ = read_checkpoint_file(folder)
+        config, _ = open_checkpoint_file(folder)
         config.name_or_path = str(folder)
         return config
     if folder.exists():

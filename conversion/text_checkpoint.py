@@ -23,8 +23,7 @@ from ..modeling_rwkv7_world.blinkdl_names import (
     Entry,
     Sizes,
     all_entries,
-    check_shapes,
-    read_sizes,
+    sizes_of,
     text_config_of,
 )
 from ..modeling_rwkv7_world.checkpoint_files import open_weights, read_tensors
@@ -88,13 +87,10 @@ def open_text_checkpoint(source: str | os.PathLike[str]) -> TextCheckpoint:
             another shape.
         OSError: If something cannot be read.
     """
-    source, raw_config = absolute(source), {}
-    if source.is_dir():
-        tensors, raw_config = _open_folder(source)
-    else:
-        tensors = open_weights(source)
+    source = absolute(source)
     is_pth = not source.is_dir() and source.suffix != ".safetensors"
-    if source.suffix == ".safetensors":
+    tensors, raw_config = _open_folder(source) if source.is_dir() else (open_weights(source), {})
+    if source.is_file() and not is_pth:
         tensors = {blinkdl_name_of(name): tensor for name, tensor in tensors.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     sizes = sizes_of(source, shapes)
@@ -151,20 +147,6 @@ def naming(source: Path, error: ValueError) -> ValueError:
     """`error` with the file `source` in front of its message, if it does not stand there."""
     message = str(error)
     return error if message.startswith(str(source)) else ValueError(f"{source}: {message}")
-
-
-def sizes_of(source: Path, shapes: dict[str, tuple[int, ...]]) -> Sizes:
-    """Sizes of a text model, from the shapes of exactly its tensors in BlinkDL's format.
-
-    Raises:
-        ValueError: If they are not those of an RWKV-7 model; names the file `source`.
-    """
-    try:
-        sizes = read_sizes(shapes)
-        check_shapes(shapes, sizes)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
-    return sizes
 
 
 def tensors_in_blinkdl(folder: Path, found: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], Sizes]:

@@ -17,10 +17,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from ..configuration.other_layouts import FLA, OFFICIAL, default_ranks, layout_of
 from ..modeling_rwkv7_world.blinkdl_names import all_entries
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
+from ..processing.world_vocabulary import VOCABULARY_FILE_NAME
 from .blinkdl import Conversion
 from .folder import progress_bar
 from .output import whole_folder
@@ -28,9 +30,7 @@ from .text_checkpoint import EXTRA_FILE, UNUSED_VALUE_MIX, TextCheckpoint, absol
 from .weights import Weight, make_plan, read_plan, write_plan
 
 
-CONFIG = "config.json"
 WORLD_VOCAB_SIZE = 65536
-GENERATION_CONFIG = "generation_config.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -38,7 +38,7 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "rwkv_vocab_v20230424.txt",
+    VOCABULARY_FILE_NAME,
     "chat_template.jinja",
 )
 # Fields of `config.json` that have a meaning for fla's class
@@ -105,7 +105,7 @@ def convert_to_fla(
     def write_config(folder: Path, written: torch.dtype) -> None:
         config = checkpoint.config(dtype=written).to_dict()
         fields = {name: config[name] for name in _FLA_FIELDS} | {"attn_mode": "chunk", "fuse_norm": True}
-        _write_json(folder / CONFIG, fields)
+        _write_json(folder / CONFIG_NAME, fields)
 
     return _write_fla_tensors(checkpoint, destination, write_config, dtype, max_shard_size, show_progress)
 
@@ -143,7 +143,7 @@ def convert_to_official(
         write_plan(plan, folder, checkpoint.read, bar, max_shard_size, checkpoint.source)
         config = checkpoint.config(dtype=plan.dtypes["rwkv7.emb.weight"]).to_dict() | {"v_low_rank_dim": v_rank}
         fields = {name: config[name] for name in _OFFICIAL_FIELDS} | {"architectures": ["Rwkv7ForCausalLM"]}
-        _write_json(folder / CONFIG, fields | {"wkv_state_dtype": "float32", "wkv_implementation": "eager"})
+        _write_json(folder / CONFIG_NAME, fields | {"wkv_state_dtype": "float32", "wkv_implementation": "eager"})
         has_tokenizer = _save_companions(folder, checkpoint)
     return Conversion(sizes, sum(plan.numbers.values()), plan.written_dtypes, has_tokenizer=has_tokenizer)
 
@@ -200,8 +200,8 @@ def _save_companions(folder: Path, checkpoint: TextCheckpoint) -> bool:
     leaves special strings in what users say alone.
     """
     source, is_world = checkpoint.source, checkpoint.sizes.vocab == WORLD_VOCAB_SIZE
-    if (source / GENERATION_CONFIG).is_file():
-        shutil.copyfile(source / GENERATION_CONFIG, folder / GENERATION_CONFIG)
+    if (source / GENERATION_CONFIG_NAME).is_file():
+        shutil.copyfile(source / GENERATION_CONFIG_NAME, folder / GENERATION_CONFIG_NAME)
     else:
         GenerationConfig.from_model_config(checkpoint.config()).save_pretrained(folder)
     has_own = (source / "tokenizer.json").is_file()

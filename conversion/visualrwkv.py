@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.configuration_vision_towers import VisionTowerConfig, VisionTowersConfig
-from ..modeling_rwkv7_world.blinkdl_names import Sizes, all_entries, text_config_of
+from ..modeling_rwkv7_world.blinkdl_names import Sizes, all_entries, sizes_of, text_config_of
 from ..modeling_rwkv7_world.checkpoint_files import open_pth, open_weights, read_tensors
 from ..processing.chat_templates import VISUAL_CHAT_TEMPLATE
 from ..processing.image_processing_pil_vision_towers import VisionTowersImageProcessorPil
@@ -28,7 +28,7 @@ from ..processing.world_vocabulary import MULTIMODAL_TOKENS
 from .blinkdl import Conversion
 from .folder import progress_bar
 from .output import whole_folder
-from .text_checkpoint import absolute, naming, sizes_of
+from .text_checkpoint import absolute, naming
 from .text_folders import WORLD_VOCAB_SIZE
 from .visualrwkv_encoders import USUAL_ENCODERS, load_towers, read_tower_configs
 from .visualrwkv_names import (

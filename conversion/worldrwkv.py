@@ -13,7 +13,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
-from ..modeling_rwkv7_world.blinkdl_names import Change, Sizes, all_entries, text_config_of
+from ..modeling_rwkv7_world.blinkdl_names import Change, Sizes, all_entries, sizes_of, text_config_of
 from ..modeling_rwkv7_world.checkpoint_files import open_weights, read_tensors
 from ..processing.chat_templates import ERA_CHAT_TEMPLATES
 from ..processing.image_processing_pil_tiles import TilesImageProcessorPil
@@ -23,7 +23,7 @@ from .blinkdl import Conversion
 from .encoders import Encoder, load_encoder, read_encoder_config
 from .folder import open_folder, progress_bar
 from .output import whole_folder
-from .text_checkpoint import absolute, naming, shapes_in_blinkdl, sizes_of
+from .text_checkpoint import absolute, naming, shapes_in_blinkdl
 from .text_folders import WORLD_VOCAB_SIZE
 from .weights import Shape, Weight, make_plan, write_plan
 from .worldrwkv_names import (

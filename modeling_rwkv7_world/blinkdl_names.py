@@ -5,6 +5,7 @@
 Every size is read from the shapes of a checkpoint, never computed: the published models follow no one formula.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -249,6 +250,20 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], sizes: Sizes) -> None:
     for name, shape in shapes.items():
         if tuple(shape) != entries[name].shape:
             raise ValueError(f"{name} has the shape {tuple(shape)}, expected {entries[name].shape}")
+
+
+def sizes_of(source: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
+    """Sizes of a text model, from the shapes of exactly its tensors in BlinkDL's format.
+
+    Raises:
+        ValueError: If they are not those of an RWKV-7 model; names the file `source`.
+    """
+    try:
+        sizes = read_sizes(shapes)
+        check_shapes(shapes, sizes)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return sizes
 
 
 def text_config_of(sizes: Sizes, **kwargs) -> RWKV7Config:

@@ -32,8 +32,7 @@ from .blinkdl_names import (
     LOW_RANK_ENDS,
     RENAMED_PARTS,
     all_entries,
-    check_shapes,
-    read_sizes,
+    sizes_of,
     text_config_of,
 )
 from .checkpoint_files import open_weights
@@ -164,7 +163,10 @@ class LoadsBlinkDLFiles(LoadsWhole):
         """
         if not is_checkpoint_file(pretrained_model_name_or_path):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        config, state_dict = read_checkpoint_file(pretrained_model_name_or_path)
+        config, tensors = open_checkpoint_file(pretrained_model_name_or_path)
+        entries = all_entries(sizes_of(pretrained_model_name_or_path, _shapes(tensors)))
+        placed = ((entries[name], tensor) for name, tensor in tensors.items())
+        state_dict = {entry.fla_name: entry.change.to_fla(tensor) for entry, tensor in placed if entry.fla_name}
         if kwargs.get("config") is None:
             options = {name: kwargs.pop(name) for name in list(kwargs) if hasattr(config, name) and name != "dtype"}
             config.update(options)
@@ -180,8 +182,8 @@ def is_checkpoint_file(name: str | os.PathLike[str] | None) -> bool:
     return name is not None and Path(name).suffix in FILE_SUFFIXES and not Path(name).is_dir()
 
 
-def read_checkpoint_file(name: str | os.PathLike[str]) -> tuple[RWKV7Config, dict[str, torch.Tensor]]:
-    """Configuration and tensors, by the names of the fla format, of a checkpoint in one file.
+def open_checkpoint_file(name: str | os.PathLike[str]) -> tuple[RWKV7Config, dict[str, torch.Tensor]]:
+    """Configuration and tensors, by BlinkDL's names and mapped, of a checkpoint in one file.
 
     Args:
         name: A `.pth` file, or a `.safetensors` file with the same names, which may stand behind a prefix.
@@ -192,16 +194,12 @@ def read_checkpoint_file(name: str | os.PathLike[str]) -> tuple[RWKV7Config, dic
     """
     tensors = open_weights(Path(name).expanduser())
     tensors = {blinkdl_name_of(name): tensor for name, tensor in tensors.items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    try:
-        sizes = read_sizes(shapes)
-        check_shapes(shapes, sizes)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    entries = all_entries(sizes)
-    config = text_config_of(sizes, architectures=["RWKV7ForCausalLM"], dtype=tensors["emb.weight"].dtype)
-    placed = ((entries[name], tensor) for name, tensor in tensors.items() if entries[name].fla_name is not None)
-    return config, {entry.fla_name: entry.change.to_fla(tensor) for entry, tensor in placed}
+    sizes = sizes_of(name, _shapes(tensors))
+    return text_config_of(sizes, architectures=["RWKV7ForCausalLM"], dtype=tensors["emb.weight"].dtype), tensors
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _refuse_parts(source: str, report: dict[str, Collection[str]]) -> None:
@@ -220,5 +218,6 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:MAX_TENSORS_NAMED]) + (" ..." if len(names) > MAX_TENSORS_NAMED else "")
 
 
+_rules = loading_rules()
 for _name in ("RWKV7Model", "RWKV7ForCausalLM", "RWKV7ForSequenceClassification"):
-    register_checkpoint_conversion_mapping(_name, loading_rules(), overwrite=True)
+    register_checkpoint_conversion_mapping(_name, _rules, overwrite=True)

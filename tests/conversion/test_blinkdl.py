@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.blinkdl import (
     Sizes,
+    assert_same_bytes,
     fla_state_dict,
     greedy_in_rwkv_package,
     load_in_rwkv_package,
@@ -44,13 +45,6 @@ def write_checkpoint(path: Path, sizes: Sizes = Sizes(), dtype: torch.dtype = to
     checkpoint = {name: tensor.to(dtype) for name, tensor in random_checkpoint(sizes).items()} | extra
     torch.save(checkpoint, path)
     return checkpoint
-
-
-def assert_same_bytes(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert actual.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert actual[name].dtype == tensor.dtype and actual[name].shape == tensor.shape, name
-        assert torch.equal(actual[name].contiguous().view(torch.uint8), tensor.contiguous().view(torch.uint8)), name
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:

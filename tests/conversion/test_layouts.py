@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from helpers.blinkdl import (
     Sizes,
+    assert_same_bytes,
     fla_state_dict,
     greedy_in_rwkv_package,
     load_in_rwkv_package,
@@ -35,11 +36,6 @@ SHAPES = [
 ]
 PROMPT, NEW_TOKENS = [5, 6, 7, 8, 9], 50
 TO = {"hub": convert_to_hub, "fla": convert_to_fla, "official": convert_to_official}
-
-
-def assert_same_bytes(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert actual.keys() == expected.keys()
-    assert all(torch.equal(actual[name].view(expected[name].shape), expected[name]) for name in expected)
 
 
 class TestLoading:

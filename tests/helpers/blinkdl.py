@@ -129,6 +129,13 @@ def fla_state_dict(checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     return renamed
 
 
+def assert_same_bytes(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert actual[name].dtype == tensor.dtype and actual[name].shape == tensor.shape, name
+        assert torch.equal(actual[name].contiguous().view(torch.uint8), tensor.contiguous().view(torch.uint8)), name
+
+
 def load_in_rwkv_package(path: Path):
     """A `.pth` file as a model of the `rwkv` package, float32 on the CPU."""
     os.environ.update(RWKV_V7_ON="1", RWKV_JIT_ON="0", RWKV_CUDA_ON="0")  # read when the module is imported
