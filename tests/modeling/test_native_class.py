@@ -121,11 +121,14 @@ print(AutoConfig.from_pretrained(sys.argv[1]).__class__.__module__)
     ]
 
 
-@pytest.mark.parametrize("layout", ["fla", "Goose"])
-def test_every_other_folder_is_ours(layout, tmp_path):
-    folder = write_layout(tmp_path / "model", layout, random_checkpoint(SIZES), SIZES)
-    program = "import rwkv7_world\nprint(kind(AutoModelForCausalLM.from_pretrained(sys.argv[1])))"
-    assert run(program, folder) == ["rwkv7_world.RWKV7ForCausalLM"]
+def test_every_other_folder_is_ours(tmp_path):
+    folders = [write_layout(tmp_path / layout, layout, random_checkpoint(SIZES), SIZES) for layout in ("fla", "Goose")]
+    program = """
+import rwkv7_world
+for folder in sys.argv[1:]:
+    print(kind(AutoModelForCausalLM.from_pretrained(folder)))
+"""
+    assert run(program, *folders) == ["rwkv7_world.RWKV7ForCausalLM"] * 2
 
 
 def test_who_asks_for_our_class_gets_it(official, tmp_path):
