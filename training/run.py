@@ -178,7 +178,7 @@ def _hold_out(rows, recipe: Recipe, index: int) -> tuple:
             "split [500:] and eval_data the split [:500]"
         )
     if len(rows) == 1:
-        raise ValueError(f"{where} leaves nothing of the 1 rows of {recipe.data[index].path}")
+        raise ValueError(f"{where} leaves nothing: there is one row in {recipe.data[index].path}")
     return hold_out(rows, recipe.eval_share)
 
 

@@ -103,6 +103,16 @@ def test_clips_of_columns_are_held_to_it_too(on_the_hub, tmp_path):
     assert read_data("someone/set", "datasets")[0]["error"] is None
 
 
+def test_rows_of_media_inside_of_messages_are_held_to_it_too(private, on_the_hub, tmp_path):
+    for medium in ({"path": str(private), "bytes": None}, [str(private)], [{"path": str(private)}]):
+        messages = [{"role": "user", "content": [{"type": "image", "image": medium}]}, ANSWER]
+        on_the_hub([{"messages": messages}])
+        assert "did not come with the set" in read_data("someone/set", "datasets")[0]["error"], medium
+    content = [{"type": "image", "image": {"path": str(private), "bytes": private.read_bytes()}}]
+    on_the_hub([{"messages": [{"role": "user", "content": content}, ANSWER]}])
+    assert read_data("someone/set", "datasets")[0]["error"] is None
+
+
 @pytest.mark.parametrize("name", ["{0}", "../home/private.png"])
 def test_files_of_the_user_lead_wherever_he_wrote(private, tmp_path, name):
     folder, picture = tmp_path / "set", name.format(private)

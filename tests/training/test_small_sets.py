@@ -132,6 +132,10 @@ class TestHeldOut:
         kept, held_out = hold_out(datasets.Dataset.from_dict({"row": list(range(length))}), 0.002)
         assert (len(kept), len(held_out)) == (length - count, count)
 
+    def test_one_row_at_least_is_learned(self):
+        kept, held_out = hold_out(datasets.Dataset.from_dict({"row": [0, 1]}), 0.9)
+        assert (len(kept), len(held_out)) == (1, 1)
+
     def test_it_follows_the_data_and_its_parts(self, recipe, tmp_path):
         other = write_text(tmp_path / "other.txt", rows=50)
         data = f"[{{path: {other}, split: '[20:]'}}, {{path: {tmp_path / 'data.txt'}, weight: 2}}]"
@@ -147,7 +151,7 @@ class TestHeldOut:
             run_recipe(recipe, (f"data=[{{path: {recipe.parent / 'data.txt'}, options: {{streaming: true}}}}]",))
 
     def test_one_row_cannot_be_shared(self, recipe):
-        with pytest.raises(ValueError, match=r"data\.0: eval_share leaves nothing of the 1 rows of .*data\.txt"):
+        with pytest.raises(ValueError, match=r"data\.0: eval_share leaves nothing: there is one row in .*data\.txt"):
             run_recipe(recipe, (f"data=[{{path: {recipe.parent / 'data.txt'}, split: '[:1]'}}]",))
 
     def test_rows_of_two_places_are_refused(self, recipe):

@@ -89,9 +89,9 @@ def hold_out(rows, share: float) -> tuple:
 
     Args:
         rows: A set with a length.
-        share: Of its rows that are held out, one at least.
+        share: Of its rows that are held out, one at least and all but one at most.
     """
-    count = max(1, round(share * len(rows)))
+    count = min(max(1, round(share * len(rows))), len(rows) - 1)
     held_out = ((np.arange(count) + 0.5) * len(rows) / count).astype(int)
     kept = np.delete(np.arange(len(rows)), held_out)
     return rows.select(kept), rows.select(held_out)

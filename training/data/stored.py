@@ -11,7 +11,7 @@ audio | question_audio, answer    spoken questions                     (qa, cnqa
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -99,18 +99,30 @@ def _place_media(messages, folder: str | None, roots: list[Path] | None) -> None
     messages = messages if isinstance(messages, list) else []
     contents = [message.get("content") for message in messages if isinstance(message, dict)]
     for block in (block for content in contents if isinstance(content, list) for block in content):
-        for key in ("path", "url", *MEDIA) if isinstance(block, dict) else ():
-            name = block.get(key)
-            if not isinstance(name, str) or name.startswith(ELSEWHERE):
-                continue
+        for holder, key in _names_of_files(block):
+            name = holder[key]
             if folder is not None:
-                block[key] = name = str(Path(folder, name))
+                holder[key] = name = str(Path(folder, name))
             place = Path(name).resolve() if roots is not None and os.path.exists(name) else None
             if place is not None and not any(place.is_relative_to(root) for root in roots):
                 raise BadRowError(
                     f"names {name}, a file of this machine that did not come with the set; the option media_folder "
                     "says where else its media lie"
                 )
+
+
+def _names_of_files(holder) -> Iterator[tuple[dict | list, str | int]]:
+    """Where a block, or the rows and lists of media in it, name files: what holds the name, and under which key."""
+    if isinstance(holder, dict):
+        keys = () if holder.get("bytes") is not None else ("path", "url", *MEDIA)
+        keys = [key for key in keys if key in holder]
+    else:
+        keys = range(len(holder)) if isinstance(holder, list) else ()
+    for key in keys:
+        if not isinstance(holder[key], str):
+            yield from _names_of_files(holder[key])
+        elif not holder[key].startswith(ELSEWHERE):
+            yield holder, key
 
 
 def _as_it_is(record: dict, prompt: str, limit: int | None) -> dict:
