@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transcripts, WorldRWKV's folders, sets of the `datasets` library, and binidx, as far as the collator."""
 
+import importlib
 import json
 import os
 import struct
+import sys
+import zipfile
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -83,6 +87,33 @@ def test_files_added_to_a_folder_and_removed_from_it_are_noticed(tmp_path):
     assert sorted(answers(tmp_path / "folder")) == ["first", "second"]
     (folder / "a.json").unlink()
     assert answers(tmp_path / "folder") == ["second"]
+
+
+@pytest.mark.parametrize("name", ["0.parquet", "train.jsonl", "train.zip"])
+def test_an_edited_file_of_a_stored_set_is_read_again(tmp_path, name):
+    """Also one whose time was set back, which is all that `datasets` looks at."""
+    file = tmp_path / "set" / name
+    file.parent.mkdir()
+    for text in ("OLD", "NEW"):
+        if name == "0.parquet":
+            datasets.Dataset.from_dict({"text": [text]}).to_parquet(str(file))
+        elif name == "train.jsonl":
+            file.write_text(json.dumps({"text": text}))
+        else:
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.writestr("train.jsonl", json.dumps({"text": text}))
+        os.utime(file, (0, 0))
+        assert [row["text"] for row in read_data(str(file.parent), "datasets")] == [text]
+
+
+def test_rows_of_a_reader_of_ones_own_are_made_again_when_it_is_edited(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_lines(tmp_path / "rows.jsonl", turns("any"))
+    for text in ("OLD", "LONGER THAN THAT"):
+        (tmp_path / "own_reader.py").write_text(f"def rows(path):\n    yield {{'text': {text!r}}}\n")
+        monkeypatch.delitem(sys.modules, "own_reader", raising=False)
+        rows = importlib.import_module("own_reader").rows
+        assert tables.table_of_rows(rows, Path(path), streaming=False)[0]["text"] == text
 
 
 def test_rows_are_made_again_when_the_code_of_the_readers_changes(tmp_path, monkeypatch):

@@ -5,11 +5,12 @@
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
+
+from ...records.file_versions import version_of_files
 
 
 Rows = Callable[..., Iterator[dict]]
@@ -35,29 +36,10 @@ def table_of_rows(rows: Rows, path: Path, streaming: bool, **arguments) -> datas
         return streamed.map(lambda row: json.loads(row[_COLUMN]), remove_columns=[_COLUMN])
     if next(rows(path, **arguments), None) is None:  # of which `datasets` makes no set
         return datasets.Dataset.from_dict({_COLUMN: []}, _FEATURES).with_transform(_parse)
-    given["version"] = _version_of_files(path), _version_of_readers()
+    own = hashlib.sha256(Path(rows.__code__.co_filename).read_bytes()).hexdigest()  # of a reader that a recipe names
+    given["version"] = version_of_files(path), _version_of_readers(), own
     table = datasets.Dataset.from_generator(_json_rows, gen_kwargs=given, features=_FEATURES)
     return table.with_transform(_parse)
-
-
-def _version_of_files(path: Path) -> list[tuple]:
-    """Changes with every file at or below `path` that is written, added, removed or renamed."""
-    files = sorted(_files_below(path)) if path.is_dir() else [path]
-    states = [(str(each.relative_to(path)), each.stat()) for each in files]
-    # The time of the last change of status too: the others can be set back, as copying does
-    return [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files of a folder, also behind links to other folders, each folder once."""
-    seen = set()
-    for name, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(name)
-        if real in seen:  # a link to a folder that holds it, or a second one to the same
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (path for path in (Path(name, file) for file in files) if path.is_file())
 
 
 @functools.cache
