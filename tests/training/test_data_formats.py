@@ -147,6 +147,17 @@ def test_a_manifest_of_any_kind_is_a_conversation_a_line(tmp_path, name, content
     assert collate(rows)["input_features"].shape[0] == 1
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_clips_are_found_where_they_are_now(tmp_path, streaming):
+    """Also if they were put there after the manifest was read."""
+    path = write_lines(tmp_path / "m.jsonl", {"audio": "a.wav", "text": "yes"})
+    for name in ("a.wav", "clips/a.wav", "a.wav"):
+        if name.startswith("clips") or (tmp_path / "clips").exists():
+            write_clip(tmp_path / name)
+        (row,) = read_data(path, streaming=streaming)
+        assert row["messages"] == heard(str(tmp_path / name), "yes")
+
+
 def test_columns_may_be_named_and_bad_records_are_told(tmp_path):
     clip = write_clip(tmp_path / "x" / "a.wav")
     path = write_lines(tmp_path / "m.jsonl", {"sound": "a.wav", "said": "yes"}, {"sound": "a.wav"})
