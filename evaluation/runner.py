@@ -87,8 +87,9 @@ def answer_samples(
     if not processes.is_first:
         return Run([], seconds, 0)
     answered = log.records()
-    records = [answered[sample.id] for sample in samples]
-    resumed = sum(known.get(record["id"]) == record for record in records)
+    resumed = sum(known.get(sample.id) == answered[sample.id] for sample in samples)
+    # Details are those that the data has now: no answer depends on them, but metrics may
+    records = [answered[sample.id] | sample.details for sample in samples]
     if all("error" in record for record in records):
         log.discard()
         raise ValueError(f"not one of {len(records)} samples can be read; the first: {records[0]['error']}")

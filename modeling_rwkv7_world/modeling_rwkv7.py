@@ -521,9 +521,11 @@ class RWKV7Model(RWKV7PreTrainedModel):
         return RWKV7ModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
 
     def _is_checkpointed(self) -> bool:
-        """Whether layers are run again in the backward pass, by transformers or in torch's `CheckpointWrapper`."""
-        wrapped = (kind.__name__ for layer in self.layers for kind in type(layer).__mro__)
-        return self.gradient_checkpointing or "CheckpointWrapper" in wrapped
+        """Whether any part of a layer is run again in the backward pass, by transformers or torch's wrapper."""
+        parts = list(self.layers.modules())
+        wrapped = (kind.__name__ for part in parts for kind in type(part).__mro__)
+        by_layer = any(getattr(part, "gradient_checkpointing", False) for part in parts)
+        return self.gradient_checkpointing or by_layer or "CheckpointWrapper" in wrapped
 
     def encode_state(
         self,

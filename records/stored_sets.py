@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sets of the `datasets` library: saved, as parquet files, or on the Hub."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .file_versions import version_of_files
 
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ def _load(path: str, name: str | None, split: str, streaming: bool):
         return datasets.load_dataset(path, name, split=split, streaming=streaming)
     parts = [_load_folder(part, split) for part in [folder, *_subfolders(folder)] if _is_set(part)]
     if not parts:
-        return datasets.load_dataset(path, name, split=split, streaming=streaming)
+        return datasets.load_dataset(path, name, split=split, streaming=streaming, cache_dir=_cache_of(folder))
     whole = datasets.concatenate_datasets(parts)
     return whole.to_iterable_dataset() if streaming else whole
 
@@ -65,9 +68,17 @@ def _load_folder(folder: Path, split: str) -> "datasets.Dataset":
 
     if not (folder / SAVED_MARK).exists():
         files = [str(file) for file in sorted(folder.glob("*.parquet"))]
-        return datasets.load_dataset("parquet", data_files=files, split="train")
+        return datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=_cache_of(folder))
     saved = datasets.load_from_disk(str(folder))
     return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+
+
+def _cache_of(folder: Path) -> str:
+    """A cache for a folder as it is now: `datasets` looks at the times of files alone, which can be set back."""
+    import datasets
+
+    version = hashlib.sha256(repr(version_of_files(folder)).encode()).hexdigest()
+    return str(Path(datasets.config.HF_DATASETS_CACHE, version))
 
 
 def _is_set(folder: Path) -> bool:

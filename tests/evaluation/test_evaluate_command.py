@@ -196,6 +196,19 @@ def test_replaced_images_are_asked_about_again(model, tmp_path):
     assert after == lines_of(tmp_path / "fresh/samples.jsonl")
 
 
+def test_edited_categories_count_without_asking_again(model, tmp_path):
+    composites.random_image().save(tmp_path / "0.png")
+    argv = ["evaluate", str(model), "vqa", "--data", str(tmp_path / "q.jsonl"), "--output", str(tmp_path / "run")]
+    for category in ("even", "odd"):
+        line = {"image": "0.png", "text": "what?", "answer": "red", "category": category}
+        (tmp_path / "q.jsonl").write_text(json.dumps(line))
+        assert main([*argv, *OPTIONS]) == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["metrics"].keys() == {"accuracy", "accuracy (odd)"}
+    assert results["samples_answered_before"] == 1
+    assert lines_of(tmp_path / "run/samples.jsonl")[0]["category"] == "odd"
+
+
 def test_a_run_belongs_to_contents_of_weights_and_adapter_and_to_the_code(model, questions, tmp_path, capsys):
     own = shutil.copytree(model, tmp_path / "model")
     adapter = tmp_path / "adapter"

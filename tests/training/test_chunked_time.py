@@ -16,7 +16,7 @@ from helpers.text_models import random_ids, tiny_model
 from helpers.training import QUIET_TRAINER
 from rwkv7_world.adapters import attach_adapter
 from rwkv7_world.modeling_rwkv7_world.causal_lm_loss import IGNORED_LABEL
-from rwkv7_world.modeling_rwkv7_world.modeling_rwkv7 import RWKV7Block
+from rwkv7_world.modeling_rwkv7_world.modeling_rwkv7 import RWKV7Attention, RWKV7Block
 from rwkv7_world.training.arguments import RWKVTrainingArguments
 from rwkv7_world.training.collator import ConversationCollator
 from rwkv7_world.training.trainer import RWKVTrainer
@@ -229,6 +229,18 @@ def test_a_checkpointed_model_does_not_drop_a_state_in_silence(name):
         model(ids, labels=ids, cache=cache)
     with torch.no_grad():  # nothing is run again, so the state is continued
         torch.testing.assert_close(model(ids, cache=cache).logits, model(ids.repeat(1, 2)).logits[:, 6:])
+
+
+@pytest.mark.parametrize("which", ["one layer", "wrapped attention"])
+def test_a_part_that_is_checkpointed_does_not_drop_a_state_in_silence(which):
+    model, ids = tiny_model(), random_ids(1, 6)
+    cache = model(ids, use_cache=True).cache
+    if which == "one layer":
+        model.model.layers[-1].gradient_checkpointing = True
+    else:
+        apply_activation_checkpointing(model, check_fn=lambda module: isinstance(module, RWKV7Attention))
+    with pytest.raises(ValueError, match="A state cannot be continued while activations are checkpointed"):
+        model.train()(ids, labels=ids, cache=cache)
 
 
 def test_checkpointing_that_accelerate_launch_was_told_of_is_refused_with_chunks(tmp_path, monkeypatch):

@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transcripts, WorldRWKV's folders, sets of the `datasets` library, and binidx, as far as the collator."""
 
+import importlib
 import json
 import os
 import struct
+import sys
+import zipfile
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -85,6 +89,33 @@ def test_files_added_to_a_folder_and_removed_from_it_are_noticed(tmp_path):
     assert answers(tmp_path / "folder") == ["second"]
 
 
+@pytest.mark.parametrize("name", ["0.parquet", "train.jsonl", "train.zip"])
+def test_an_edited_file_of_a_stored_set_is_read_again(tmp_path, name):
+    """Also one whose time was set back, which is all that `datasets` looks at."""
+    file = tmp_path / "set" / name
+    file.parent.mkdir()
+    for text in ("OLD", "NEW"):
+        if name == "0.parquet":
+            datasets.Dataset.from_dict({"text": [text]}).to_parquet(str(file))
+        elif name == "train.jsonl":
+            file.write_text(json.dumps({"text": text}))
+        else:
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.writestr("train.jsonl", json.dumps({"text": text}))
+        os.utime(file, (0, 0))
+        assert [row["text"] for row in read_data(str(file.parent), "datasets")] == [text]
+
+
+def test_rows_of_a_reader_of_ones_own_are_made_again_when_it_is_edited(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_lines(tmp_path / "rows.jsonl", turns("any"))
+    for text in ("OLD", "LONGER THAN THAT"):
+        (tmp_path / "own_reader.py").write_text(f"def rows(path):\n    yield {{'text': {text!r}}}\n")
+        monkeypatch.delitem(sys.modules, "own_reader", raising=False)
+        rows = importlib.import_module("own_reader").rows
+        assert tables.table_of_rows(rows, Path(path), streaming=False)[0]["text"] == text
+
+
 def test_rows_are_made_again_when_the_code_of_the_readers_changes(tmp_path, monkeypatch):
     path = write_lines(tmp_path / "rows.jsonl", turns("old"))
     before = read_data(path).cache_files
@@ -114,6 +145,17 @@ def test_a_manifest_of_any_kind_is_a_conversation_a_line(tmp_path, name, content
     asked = read_data(str(tmp_path / name), prompt="write it down", lowercase=True)
     assert asked[0]["messages"] == heard(clip, 'ja "so"', {"type": "text", "text": "write it down"})
     assert collate(rows)["input_features"].shape[0] == 1
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_clips_are_found_where_they_are_now(tmp_path, streaming):
+    """Also if they were put there after the manifest was read."""
+    path = write_lines(tmp_path / "m.jsonl", {"audio": "a.wav", "text": "yes"})
+    for name in ("a.wav", "clips/a.wav", "a.wav"):
+        if name.startswith("clips") or (tmp_path / "clips").exists():
+            write_clip(tmp_path / name)
+        (row,) = read_data(path, streaming=streaming)
+        assert row["messages"] == heard(str(tmp_path / name), "yes")
 
 
 def test_columns_may_be_named_and_bad_records_are_told(tmp_path):

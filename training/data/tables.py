@@ -5,20 +5,24 @@
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
 
+from ...records.file_versions import version_of_files
+
 
 Rows = Callable[..., Iterator[dict]]
+Finish = Callable[[dict], dict]
 # Rows as JSON: conversations have no common schema, of contents that are text or blocks of several kinds
 _COLUMN = "json"
 _FEATURES = datasets.Features({_COLUMN: datasets.Value("string")})
 
 
-def table_of_rows(rows: Rows, path: Path, streaming: bool, **arguments) -> datasets.Dataset | datasets.IterableDataset:
+def table_of_rows(
+    rows: Rows, path: Path, streaming: bool, finish: Finish | None = None, **arguments
+) -> datasets.Dataset | datasets.IterableDataset:
     """The rows that `rows(path, **arguments)` yields, which JSON can hold.
 
     They are read once, into the cache of `datasets`, and again when a file or the readers' code changes.
@@ -27,37 +31,20 @@ def table_of_rows(rows: Rows, path: Path, streaming: bool, **arguments) -> datas
         rows: A generator function of a module, for it tells the name in the cache.
         path: The file that it reads, or the folder with all files that it reads.
         streaming: Whether to read the rows as they are asked for, in place of a cache.
+        finish: Makes what is given of a row whenever it is used: what depends on more than the files that are read.
         arguments: Further arguments of `rows`.
     """
     given = {"rows": rows, "path": str(path.resolve()), "arguments": arguments}
     if streaming:
         streamed = datasets.IterableDataset.from_generator(_json_rows, gen_kwargs=given, features=_FEATURES)
-        return streamed.map(lambda row: json.loads(row[_COLUMN]), remove_columns=[_COLUMN])
+        return streamed.map(functools.partial(_parse_one, finish=finish), remove_columns=[_COLUMN])
+    parse = functools.partial(_parse, finish=finish)
     if next(rows(path, **arguments), None) is None:  # of which `datasets` makes no set
-        return datasets.Dataset.from_dict({_COLUMN: []}, _FEATURES).with_transform(_parse)
-    given["version"] = _version_of_files(path), _version_of_readers()
+        return datasets.Dataset.from_dict({_COLUMN: []}, _FEATURES).with_transform(parse)
+    own = hashlib.sha256(Path(rows.__code__.co_filename).read_bytes()).hexdigest()  # of a reader that a recipe names
+    given["version"] = version_of_files(path), _version_of_readers(), own
     table = datasets.Dataset.from_generator(_json_rows, gen_kwargs=given, features=_FEATURES)
-    return table.with_transform(_parse)
-
-
-def _version_of_files(path: Path) -> list[tuple]:
-    """Changes with every file at or below `path` that is written, added, removed or renamed."""
-    files = sorted(_files_below(path)) if path.is_dir() else [path]
-    states = [(str(each.relative_to(path)), each.stat()) for each in files]
-    # The time of the last change of status too: the others can be set back, as copying does
-    return [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files of a folder, also behind links to other folders, each folder once."""
-    seen = set()
-    for name, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(name)
-        if real in seen:  # a link to a folder that holds it, or a second one to the same
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (path for path in (Path(name, file) for file in files) if path.is_file())
+    return table.with_transform(parse)
 
 
 @functools.cache
@@ -73,7 +60,12 @@ def _json_rows(rows: Rows, path: str, arguments: dict, version: tuple | None = N
         yield {_COLUMN: json.dumps(row, ensure_ascii=False)}
 
 
-def _parse(batch: dict[str, list[str]]) -> dict[str, list]:
-    rows = [json.loads(text) for text in batch[_COLUMN]]
+def _parse_one(row: dict[str, str], finish: Finish | None) -> dict:
+    parsed = json.loads(row[_COLUMN])
+    return parsed if finish is None else finish(parsed)
+
+
+def _parse(batch: dict[str, list[str]], finish: Finish | None) -> dict[str, list]:
+    rows = [_parse_one({_COLUMN: text}, finish) for text in batch[_COLUMN]]
     keys = {key: None for row in rows for key in row}
     return {key: [row.get(key) for row in rows] for key in keys}

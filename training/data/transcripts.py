@@ -3,6 +3,7 @@
 """Manifests of transcribed clips: JSON lines, CSV or TSV with a path and a text, as NeMo's and Common Voice's."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from ...records.manifests import AUDIO_COLUMNS, CLIP_FOLDERS, TEXT_COLUMNS, clip_and_text, find_clip, manifest_records
@@ -32,14 +33,13 @@ def read_transcripts(
     """
     folders = [audio_folder] if audio_folder is not None else [str(Path(path).parent / name) for name in CLIP_FOLDERS]
     columns = [[audio_column] if audio_column else AUDIO_COLUMNS, [text_column] if text_column else TEXT_COLUMNS]
+    place = partial(_place_clip, folders=folders)  # whenever a row is used, for clips may move
     return table_of_rows(
-        transcript_rows, Path(path), streaming, folders=folders, columns=columns, prompt=prompt, lowercase=lowercase
+        transcript_rows, Path(path), streaming, place, columns=columns, prompt=prompt, lowercase=lowercase
     )
 
 
-def transcript_rows(
-    path: Path, folders: list[str], columns: list[Sequence[str]], prompt: str, lowercase: bool
-) -> Iterator[dict]:
+def transcript_rows(path: Path, columns: list[Sequence[str]], prompt: str, lowercase: bool) -> Iterator[dict]:
     """A row for every record, with `error` for one without path or text."""
     for source, record in manifest_records(path):
         if isinstance(record, str):
@@ -50,7 +50,15 @@ def transcript_rows(
             yield {"error": f"no clip or no text, its keys are {sorted(record)}", "source": source}
             continue
         text = text.lower() if lowercase else text
-        yield transcript_row(file_block("audio", find_clip(audio, folders)), text, prompt) | {"source": source}
+        yield transcript_row(file_block("audio", audio), text, prompt) | {"source": source}
+
+
+def _place_clip(row: dict, folders: list[str]) -> dict:
+    """The row of [`transcript_rows`] with its clip in the folder that holds it."""
+    if "messages" in row:
+        clip = row["messages"][0]["content"][0]
+        clip["path"] = find_clip(clip["path"], folders)
+    return row
 
 
 def transcript_row(clip: dict, text: str, prompt: str = "") -> dict:
