@@ -107,8 +107,8 @@ def export_onnx(
 ) -> OnnxFile:
     """Writes a model as an ONNX file, and compares it with PyTorch through ONNX Runtime where that is installed.
 
-    Beside the file OUT.onnx stand OUT.onnx.data, the weights, if there are too many for one file, and OUT.start.npz, the
-    states before the first token, if the model has learned them; else they are zeros.
+    Beside the file OUT.onnx stand OUT.onnx.data, the weights, if there are too many for one file, and OUT.start.npz,
+    the states before the first token, if the model has learned them; else they are zeros.
 
     Args:
         model: A text model in float32 on the CPU.
