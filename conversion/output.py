@@ -52,6 +52,24 @@ def whole_file(destination: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def whole_files(destination: Path, *others: Path) -> Iterator[Path]:
+    """As [`whole_file`], for a file that may bring `others` of the same folder, which must be new too.
+
+    Raises:
+        ValueError: If one of them is taken.
+        OSError: If one cannot be made.
+    """
+    for other in others:
+        if other.exists():
+            raise ValueError(f"{other}: exists already")
+    with whole_file(destination) as file:
+        yield file
+        for other in others:
+            if (written := file.with_name(other.name)).exists():
+                os.replace(written, other)
+
+
+@contextmanager
 def _workplace(destination: Path) -> Iterator[Path]:
     """A folder beside `destination`, so that a rename is enough; gone afterwards."""
     if not destination.parent.is_dir():

@@ -22,6 +22,7 @@ from . import wkv7_cpu, wkv7_cuda, wkv7_triton
 from .native_library import build_is_switched_off
 from .wkv7_chunked import wkv7_chunked
 from .wkv7_reference import wkv7_reference
+from .wkv7_scan import wkv7_scan
 
 
 BACKEND_VARIABLE = "RWKV7_BACKEND"
@@ -32,6 +33,7 @@ BACKEND_VARIABLE = "RWKV7_BACKEND"
 _PYTORCH_BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
     "chunked": wkv7_chunked,
     "reference": wkv7_reference,
+    "scan": wkv7_scan,
 }
 
 
@@ -48,7 +50,8 @@ _OTHER_BACKENDS = {
     "triton": _Kernels(wkv7_triton.wkv7_triton, wkv7_triton.why_not_here, wkv7_triton.why_unsuitable),
     "cuda": _Kernels(wkv7_cuda.wkv7_cuda, wkv7_cuda.why_not_here, wkv7_cuda.why_unsuitable),
 }
-_BACKENDS = ("cpu", *_PYTORCH_BACKENDS, "triton", "cuda")  # for inputs on the CPU the fastest first
+# For inputs on the CPU the fastest first; without `scan`, which nothing but an export to ONNX needs
+_BACKENDS = ("cpu", "chunked", "reference", "triton", "cuda")
 
 
 def explain_backends() -> dict[str, str]:
@@ -65,7 +68,8 @@ def select_backend(backend: str | None = None, inputs: torch.Tensor | None = Non
     """Name of the backend that runs: the argument, else the environment variable `RWKV7_BACKEND`, else the default.
 
     The default is `triton` for inputs on a GPU, `cpu` for those on the CPU, and `chunked` elsewhere, for inputs that
-    these do not take, and where Triton is not installed or `cpu` cannot be built. `cuda` runs only if asked for.
+    these do not take, and where Triton is not installed or `cpu` cannot be built. `cuda` runs only if asked for, and
+    `scan` only while `torch.onnx.export` traces, unless another is asked for.
 
     Args:
         backend: Name of a backend.
@@ -87,10 +91,17 @@ def select_backend(backend: str | None = None, inputs: torch.Tensor | None = Non
 
 
 def _default_backend(inputs: torch.Tensor | None) -> str:
+    if torch.compiler.is_compiling() and _traces_for_onnx():
+        return "scan"
     if inputs is not None and inputs.device.type == "cuda":
         return "chunked" if wkv7_triton.why_unsuitable(inputs) or wkv7_triton.why_not_here() else "triton"
     unsuitable = inputs is not None and wkv7_cpu.why_unsuitable(inputs)
     return "chunked" if unsuitable or _cpu_is_missing() else "cpu"
+
+
+@torch.compiler.assume_constant_result
+def _traces_for_onnx() -> bool:
+    return torch.onnx.is_in_onnx_export()
 
 
 @torch.compiler.assume_constant_result

@@ -14,9 +14,12 @@
 """The constant-size state of RWKV-7 as a transformers `Cache`, and what makes `generate` use it."""
 
 import copy
+import dataclasses
 from functools import lru_cache
+from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 from transformers import PreTrainedTokenizerFast
 from transformers.cache_utils import Cache, DynamicCache, LinearAttentionLayer, StaticCache
 from transformers.configuration_utils import PreTrainedConfig
@@ -24,6 +27,7 @@ from transformers.generation import GenerationMixin
 from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from ..configuration.configuration_rwkv7 import RWKV7Config
 from .cache_names import CACHE_NAME, returns_both_cache_names, takes_both_cache_names
 
 
@@ -200,6 +204,58 @@ def _tensors_of(layer: LinearAttentionLayer) -> list[tuple[dict[int, torch.Tenso
 def _is_plain(x: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
     fits = type(x) is torch.Tensor and x.is_cpu and x.dtype is dtype and x.shape == shape
     return fits and x.is_contiguous() and not x.requires_grad
+
+
+@dataclasses.dataclass
+class _BesidesTensors:
+    """What a cache is besides the tensors of its state; a graph made with one cache runs with any other."""
+
+    config: PreTrainedConfig = dataclasses.field(compare=False)
+    rows_may_begin: bool
+    seen_tokens: int = dataclasses.field(compare=False)
+
+
+def _to_tensors(cache: RWKV7Cache) -> tuple[list[torch.Tensor], _BesidesTensors]:
+    seen = cache.seen_tokens if isinstance(cache.seen_tokens, int) else 0  # a tracer's symbol means nothing outside it
+    return cache.state_tensors(), _BesidesTensors(cache.config, cache.rows_may_begin, seen)
+
+
+def _to_named_tensors(cache: RWKV7Cache) -> tuple[list[tuple[pytree.SequenceKey, torch.Tensor]], _BesidesTensors]:
+    tensors, rest = _to_tensors(cache)
+    return [(pytree.SequenceKey(index), tensor) for index, tensor in enumerate(tensors)], rest
+
+
+def _from_tensors(tensors: Any, rest: _BesidesTensors) -> RWKV7Cache:
+    cache, tensors = RWKV7Cache(rest.config, rest.rows_may_begin), list(tensors)
+    cache.seen_tokens = rest.seen_tokens
+    states_of_layer = len(tensors) // len(cache.layers)
+    for index, tensor in enumerate(tensors):
+        layer_idx, state_idx = divmod(index, states_of_layer)
+        if state_idx in (TIME_MIX, CHANNEL_MIX):
+            cache.update_conv_state(tensor, layer_idx, state_idx, conv_kernel_size=1)
+        else:
+            cache.update_recurrent_state(tensor, layer_idx)
+    return cache
+
+
+def _to_json(rest: _BesidesTensors) -> dict[str, Any]:
+    return {"config": rest.config.to_dict(), "rows_may_begin": rest.rows_may_begin}
+
+
+def _from_json(rest: dict[str, Any]) -> _BesidesTensors:
+    return _BesidesTensors(RWKV7Config(**rest["config"]), rest["rows_may_begin"], 0)
+
+
+# With this torch.export and torch.onnx.export take a cache, and give one, as the tensors of its state
+pytree.register_pytree_node(
+    RWKV7Cache,
+    _to_tensors,
+    _from_tensors,
+    serialized_type_name=f"{RWKV7Cache.__module__}.{RWKV7Cache.__qualname__}",
+    to_dumpable_context=_to_json,
+    from_dumpable_context=_from_json,
+    flatten_with_keys_fn=_to_named_tensors,
+)
 
 
 class RWKV7GenerationMixin(GenerationMixin):

@@ -88,9 +88,7 @@ class TokenLayout:
             return cls()
         batch, time = inputs_embeds.shape[:2]
         rows = torch.arange(FIRST_TOKEN_ROW, time + FIRST_TOKEN_ROW, device=inputs_embeds.device).expand(batch, time)
-        if mask is not None:
-            rows = rows.masked_fill(~mask, CARRIED_ROW)
-        latest = rows.cummax(dim=1).values  # (B, T) row of the last real token up to and including each
+        latest = rows if mask is None else _latest_real(rows, mask)
         previous = torch.cat([torch.full_like(latest[:, :1], CARRIED_ROW), latest[:, :-1]], dim=1)
         if starts is None:
             return cls(mask, previous, latest[:, -1])
@@ -137,6 +135,14 @@ def _local_mask(attention_mask, inputs_embeds, past_length) -> torch.Tensor | No
         )
     mask = attention_mask[:, -time:].bool()
     return None if not is_tracing(mask) and mask.all() else mask
+
+
+def _latest_real(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(batch, time) row of the last real token up to and including each, by operators that ONNX has."""
+    count = mask.cumsum(dim=1)  # (B, T) real tokens up to and including each
+    row_of_nth = torch.full_like(rows[:, :1], CARRIED_ROW).expand(-1, rows.shape[1] + 1)  # (B, T + 1)
+    row_of_nth = row_of_nth.scatter(1, count * mask, rows.masked_fill(~mask, CARRIED_ROW))
+    return row_of_nth.gather(1, count)
 
 
 def _packed_starts(position_ids, mask, inputs_embeds, rows_may_begin: bool) -> torch.Tensor | None:
