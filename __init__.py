@@ -29,7 +29,7 @@ from .hub_classes import (
     VisionTowersImageProcessorPil,
     VisionTowersModel,
 )
-from .modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
+from .modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache, register_cache_export_support
 from .processing.tokenization_rwkv_world import RWKVWorldTokenizer
 
 
@@ -69,4 +69,5 @@ __all__ = [
     "VisionTowersConfig",
     "VisionTowersImageProcessorPil",
     "VisionTowersModel",
+    "register_cache_export_support",
 ]

@@ -208,16 +208,48 @@ def _is_plain(x: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bo
 
 @dataclasses.dataclass
 class _BesidesTensors:
-    """What a cache is besides the tensors of its state; a graph made with one cache runs with any other."""
+    """What a cache is besides the tensors of its state; a graph made with one cache runs with any other.
+
+    Attributes:
+        places: Of every tensor, the layer, whether its state is recurrent, and the index there.
+    """
 
     config: PreTrainedConfig = dataclasses.field(compare=False)
     rows_may_begin: bool
     seen_tokens: int = dataclasses.field(compare=False)
+    places: list[tuple[int, bool, int]]
+
+
+def register_cache_export_support() -> None:
+    """From now on `torch.export` and `torch.onnx.export` take an [`RWKV7Cache`] as the tensors of its state.
+
+    A cache that is only returned needs no call. The registration is that of the whole process: torch then copies
+    caches where it maps functions over arguments, as FSDP does, so this is not for a process that trains.
+    """
+    name = f"{RWKV7Cache.__module__}.{RWKV7Cache.__qualname__}"
+    try:
+        pytree.register_pytree_node(
+            RWKV7Cache,
+            _to_tensors,
+            _from_tensors,
+            serialized_type_name=name,
+            to_dumpable_context=_to_json,
+            from_dumpable_context=_from_json,
+            flatten_with_keys_fn=_to_named_tensors,
+        )
+    except ValueError as error:  # by an earlier call, or by the exporters of transformers
+        if "already registered" not in str(error):
+            raise
 
 
 def _to_tensors(cache: RWKV7Cache) -> tuple[list[torch.Tensor], _BesidesTensors]:
     seen = cache.seen_tokens if isinstance(cache.seen_tokens, int) else 0  # a tracer's symbol means nothing outside it
-    return cache.state_tensors(), _BesidesTensors(cache.config, cache.rows_may_begin, seen)
+    places = [
+        (index, states is layer.recurrent_states, key)
+        for index, layer in enumerate(cache.layers)
+        for states, key in _tensors_of(layer)
+    ]
+    return cache.state_tensors(), _BesidesTensors(cache.config, cache.rows_may_begin, seen, places)
 
 
 def _to_named_tensors(cache: RWKV7Cache) -> tuple[list[tuple[pytree.SequenceKey, torch.Tensor]], _BesidesTensors]:
@@ -225,37 +257,27 @@ def _to_named_tensors(cache: RWKV7Cache) -> tuple[list[tuple[pytree.SequenceKey,
     return [(pytree.SequenceKey(index), tensor) for index, tensor in enumerate(tensors)], rest
 
 
-def _from_tensors(tensors: Any, rest: _BesidesTensors) -> RWKV7Cache:
-    cache, tensors = RWKV7Cache(rest.config, rest.rows_may_begin), list(tensors)
+def _from_tensors(tensors: Any, rest: _BesidesTensors) -> RWKV7Cache | list:
+    tensors = list(tensors)
+    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        return tensors  # a tree of something else, as of what a function said of every tensor
+    cache = RWKV7Cache(rest.config, rest.rows_may_begin)
     cache.seen_tokens = rest.seen_tokens
-    states_of_layer = len(tensors) // len(cache.layers)
-    for index, tensor in enumerate(tensors):
-        layer_idx, state_idx = divmod(index, states_of_layer)
-        if state_idx in (TIME_MIX, CHANNEL_MIX):
-            cache.update_conv_state(tensor, layer_idx, state_idx, conv_kernel_size=1)
-        else:
+    for tensor, (layer_idx, is_recurrent, state_idx) in zip(tensors, rest.places, strict=True):
+        if is_recurrent:
             cache.update_recurrent_state(tensor, layer_idx)
+        else:
+            cache.update_conv_state(tensor, layer_idx, state_idx, conv_kernel_size=1)
     return cache
 
 
 def _to_json(rest: _BesidesTensors) -> dict[str, Any]:
-    return {"config": rest.config.to_dict(), "rows_may_begin": rest.rows_may_begin}
+    return {"config": rest.config.to_dict(), "rows_may_begin": rest.rows_may_begin, "places": rest.places}
 
 
 def _from_json(rest: dict[str, Any]) -> _BesidesTensors:
-    return _BesidesTensors(RWKV7Config(**rest["config"]), rest["rows_may_begin"], 0)
-
-
-# With this torch.export and torch.onnx.export take a cache, and give one, as the tensors of its state
-pytree.register_pytree_node(
-    RWKV7Cache,
-    _to_tensors,
-    _from_tensors,
-    serialized_type_name=f"{RWKV7Cache.__module__}.{RWKV7Cache.__qualname__}",
-    to_dumpable_context=_to_json,
-    from_dumpable_context=_from_json,
-    flatten_with_keys_fn=_to_named_tensors,
-)
+    places = [tuple(place) for place in rest["places"]]
+    return _BesidesTensors(RWKV7Config(**rest["config"]), rest["rows_may_begin"], 0, places)
 
 
 class RWKV7GenerationMixin(GenerationMixin):

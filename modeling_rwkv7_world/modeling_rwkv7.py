@@ -46,7 +46,13 @@ from .cache_names import (
     returns_both_cache_names,
     takes_both_cache_names,
 )
-from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
+from .cache_rwkv7 import (
+    CHANNEL_MIX,
+    TIME_MIX,
+    RWKV7Cache,
+    RWKV7GenerationMixin,
+    register_cache_export_support,
+)
 from .causal_lm_loss import causal_lm_loss, wants_own_loss
 from .checkpoint_layouts import LoadsBlinkDLFiles
 from .four_bits_as_stored import FourBitsAsStored
@@ -505,6 +511,8 @@ class RWKV7Model(RWKV7PreTrainedModel):
             )
         if use_cache and cache is None and not runs_again:
             cache = RWKV7Cache(self.config)
+            if torch.compiler.is_exporting():
+                register_cache_export_support()
 
         past_length = 0 if cache is None else cache.get_seq_length()
         rows_may_begin = getattr(cache, "rows_may_begin", False)

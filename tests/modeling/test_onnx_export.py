@@ -11,6 +11,7 @@ import torch
 from torch.export import Dim, export
 
 from helpers.text_models import random_ids, tiny_model
+from rwkv7_world import RWKV7Cache, register_cache_export_support
 
 
 pytest.importorskip("onnxscript")
@@ -25,7 +26,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def read(model):
-    """A cache that has seen tokens."""
+    """A cache that has seen tokens, of a class that exporters know."""
+    register_cache_export_support()
     with torch.no_grad():
         return model(random_ids(2, 5)).cache
 
@@ -85,3 +87,14 @@ def test_a_cache_made_again_from_its_tensors_is_the_same(read):
     again = torch.utils._pytree.tree_unflatten(tensors, structure)
     assert again.get_seq_length() == read.get_seq_length() == 5
     assert all(map(torch.equal, again.state_tensors(), read.state_tensors()))
+
+
+def test_functions_that_torch_maps_over_arguments_take_caches_in_any_state(model, read):
+    half = copy.deepcopy(read)
+    del half.layers[1].recurrent_states[0]
+    for cache in (RWKV7Cache(model.config), half, read):
+        said = []
+        torch.utils._pytree.tree_map(said.append, ([cache],))
+        assert all(map(torch.equal, said, cache.state_tensors()))
+        (again,) = torch.utils._pytree.tree_map(lambda x: x, [cache])
+        assert len(again.state_tensors()) == len(cache.state_tensors())
