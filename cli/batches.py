@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .console import show_progress
 from .inputs import URL_SCHEMES
-from .loading import answer_settings, load_adapted, load_processor, pick_device
+from .loading import answer_settings, load_adapted, load_processor, pick_device, template_options
 
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def answer_samples_of(
     """Answers all samples, or those that an interrupted run left over.
 
     Args:
-        args: Of the command, with model, adapter, dtype, quantize, device, batch_size and out.
+        args: Of the command, with model, adapter, dtype, quantize, device, batch_size, out; thinking if it has it.
         config: Of the model.
         samples: Their ids are unique.
         title: Of the progress bar.
@@ -77,7 +77,9 @@ def answer_samples_of(
 
     def load() -> GreedyAnswers:
         model = load_adapted(config, args, processes.device)
-        return GreedyAnswers(model, load_processor(config), task.max_new_tokens, system, options)
+        processor = load_processor(config)
+        template = template_options(processor, args)
+        return GreedyAnswers(model, processor, task.max_new_tokens, system, options, template)
 
     run = answer_samples(
         task, samples, args.batch_size, load, log, processes, show_progress(title, processes.is_first)

@@ -25,7 +25,8 @@ DEFAULT_SHARD_SIZE = "5GB"
 # Options that only some checkpoints take, and their names in the function that converts those
 _WORLD_OPTIONS = {name: name for name in ("era", "encoder", "template", "speech_padding", "whole_window")}
 _VISUAL_OPTIONS = {"encoder": "encoders", "tokens_per_image": "tokens_per_image"}
-_OWNERS = {"WorldRWKV's": _WORLD_OPTIONS, "VisualRWKV's": _VISUAL_OPTIONS}
+_TEXT_OPTIONS = {"template": "template"}
+_OWNERS = {"WorldRWKV's": _WORLD_OPTIONS, "VisualRWKV's": _VISUAL_OPTIONS, "text models'": _TEXT_OPTIONS}
 _FORMATS = ("hub", "fla", "official", "blinkdl", "visualrwkv", RWKV_PEFT)
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -34,6 +35,7 @@ examples:
   {PROGRAM} convert RWKV-x070-World-0.1B-v2.8-20241210-ctx4096.pth rwkv7-0.1b
   {PROGRAM} convert rwkv7-0.1b rwkv7-0.1b.pth --to blinkdl
   {PROGRAM} convert RWKV7-1.5B-20260805 rwkv7-1.5b-fla --to fla
+  {PROGRAM} convert finetuned.pth mine --template g1h
   {PROGRAM} convert RWKV7-0.4B-siglip2/rwkv-0.pth rwkv7-0.4b-siglip2 --encoder google/siglip2-base-patch16-384
   {PROGRAM} convert VisualRWKV-v0700-0B1-v1.0-20250109.pth visualrwkv-0.1b
   {PROGRAM} convert rwkv-0.pth adapter --base rwkv7-0.1b --alpha 32
@@ -65,6 +67,12 @@ def add_parser(commands) -> None:
         type=_shard_size,
         default=DEFAULT_SHARD_SIZE,
         help="largest weight file of a folder, as 500MB or 5GB (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--template",
+        metavar="NAME",
+        help="chat template: of a text model world, g1, g1h or g1i (default: what its name tells), of WorldRWKV's E1 "
+        "to E6 or speech (default: of its era)",
     )
     _add_world_options(parser)
     add_adapter_options(parser)
@@ -122,8 +130,7 @@ def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Co
     common["max_shard_size"] = args.max_shard_size
     to_folder = {"fla": convert_to_fla, "official": convert_to_official}.get(args.to)
     if to_folder is not None:
-        _options(args, {})
-        done = to_folder(args.source, args.destination, **common)
+        done = to_folder(args.source, args.destination, **common, **_options(args, _TEXT_OPTIONS))
         return done, _describe_text(done)
     if holds_worldrwkv(args.source):
         options = _options(args, _WORLD_OPTIONS)
@@ -138,8 +145,7 @@ def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Co
         options = _options(args, _VISUAL_OPTIONS)
         done = convert_visualrwkv(args.source, args.destination, **common, **options)
         return done, _describe_visual(done)
-    _options(args, {})
-    done = convert_to_hub(args.source, args.destination, **common)
+    done = convert_to_hub(args.source, args.destination, **common, **_options(args, _TEXT_OPTIONS))
     return done, _describe_text(done)
 
 
@@ -169,7 +175,6 @@ def _add_world_options(parser: argparse.ArgumentParser) -> None:
         help="VisualRWKV: averages over patches, a square number (default: every patch is a token)",
     )
     group.add_argument("--era", metavar="E1..E6", help="when it was trained (default: what names and shapes tell)")
-    group.add_argument("--template", metavar="NAME", help="chat template: E1 to E6 or speech (default: of its era)")
     group.add_argument(
         "--speech-padding", metavar="N", type=int, choices=(0, 2), help="0 if trained before 2025-03-04 (default: 2)"
     )
@@ -182,6 +187,8 @@ def _describe_text(done: "Conversion") -> list[str]:
     lines = []
     if not done.has_tokenizer:
         lines.append(f"no tokenizer: a vocabulary of {done.sizes.vocab} is not that of the World models")
+    if done.template is not None:
+        lines.append(f"chat template {done.template}")
     if done.kept_aside:
         lines.append(f"kept aside for the way back: {', '.join(done.kept_aside)}")
     return lines

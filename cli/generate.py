@@ -27,6 +27,7 @@ from .loading import (
     load_config,
     load_processor,
     pick_device,
+    template_options,
 )
 
 
@@ -44,6 +45,7 @@ examples:
   {PROGRAM} generate MODEL "Write down what is said." --audio clip.wav
   {PROGRAM} generate MODEL "What happens here?" --video film.mp4 --frames 16
   {PROGRAM} generate MODEL "Who are you?" --adapter my-state
+  {PROGRAM} generate rwkv7-g1i-1.5b "How many r are in strawberry?" --thinking --sample
   {PROGRAM} generate MODEL "What is in the picture?" --image https://example.org/photo.png --json
   {PROGRAM} generate MODEL - < question.txt
   {PROGRAM} generate MODEL --input questions.jsonl --out answers.jsonl
@@ -92,6 +94,11 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--adapter", metavar="DIR", help="an adapter of PEFT for the model, as a folder or a Hub id")
     parser.add_argument("--system", metavar="TEXT", help="instruction that stands before the question")
+    parser.add_argument(
+        "--thinking",
+        action=argparse.BooleanOptionalAction,
+        help="let the model think before it answers, or have it not (default: what its chat template does)",
+    )
     _add_sampling_options(parser)
     _add_runtime_options(parser)
     parser.set_defaults(run=run)
@@ -132,6 +139,9 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
         type=number(int, lambda value: value >= 1, "a whole number of at least 1"),
         default=DEFAULT_MAX_NEW_TOKENS,
         help="stop after so many tokens (default: %(default)s)",
+    )
+    group.add_argument(
+        "--sample", action="store_true", help="sample as the model's generation_config.json says (docs/CHAT.md)"
     )
     group.add_argument(
         "--temperature",
@@ -220,6 +230,8 @@ def _answer_file(args: argparse.Namespace) -> None:
     args.batch_size = args.batch_size or DEFAULT_BATCH_SIZE
     options = _sampling(args) | {"max_new_tokens": args.max_new_tokens}
     settings = {"questions": digest_of(samples), "system": args.system, "seed": args.seed, "options": options}
+    if args.thinking is not None:
+        settings["thinking"] = args.thinking
     _seed(args.seed)
     records = answer_samples_of(args, config, samples, "questions", settings, options, args.system)
     if records:  # of the first process
@@ -268,22 +280,23 @@ def _encode(processor: "ProcessorMixin", args: argparse.Namespace) -> dict[str, 
     if args.system:
         conversation.insert(0, {"role": "system", "content": [{"type": "text", "text": args.system}]})
     frames = {"num_frames": args.frames} if args.video else {}
-    return _apply_chat_template(processor, conversation, **frames)
+    return _apply_chat_template(processor, conversation, **frames, **template_options(processor, args))
 
 
 def _encode_text(tokenizer: "PreTrainedTokenizerBase", args: argparse.Namespace) -> dict[str, "torch.Tensor"]:
     """The question as the inputs of a text model; a tokenizer without chat template takes it as text to continue."""
+    options = template_options(tokenizer, args)
     if tokenizer.chat_template is None:
         prompt = f"{args.system}\n\n{args.question}" if args.system else args.question
         return dict(tokenizer(prompt, return_tensors="pt"))
     conversation = [{"role": "user", "content": args.question}]
     if args.system:
         conversation.insert(0, {"role": "system", "content": args.system})
-    return _apply_chat_template(tokenizer, conversation)
+    return _apply_chat_template(tokenizer, conversation, **options)
 
 
 def _apply_chat_template(
-    processor: Any, conversation: list[dict[str, Any]], **options: int | None
+    processor: Any, conversation: list[dict[str, Any]], **options: Any
 ) -> dict[str, "torch.Tensor"]:
     options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True} | options
     return dict(processor.apply_chat_template(conversation, **options))
@@ -296,8 +309,8 @@ def _answer(
     args: argparse.Namespace,
 ) -> None:
     """Generates the answer and prints it, as it comes unless told otherwise."""
-    from ..processing.answers import text_before
-    from ..processing.chat_templates import stop_strings
+    from ..processing.answers import answer_text, begun_answer
+    from ..processing.text_chat_formats import stop_strings
     from .streaming import AnswerStreamer
 
     # A World text model ends its answer by going on with the user's next turn; others may have strings of their own
@@ -307,14 +320,15 @@ def _answer(
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
     }
-    streamer = None if args.no_stream or args.json else AnswerStreamer(decoder, strings)
+    begun = begun_answer(decoder, inputs["input_ids"][0])
+    streamer = None if args.no_stream or args.json else AnswerStreamer(decoder, strings, begun)
     _seed(args.seed)
     started = time.monotonic()
     output = model.generate(**inputs, **_sampling(args), **stop, max_new_tokens=args.max_new_tokens, streamer=streamer)
     if streamer is not None:
         return
     answer = output[0, inputs["input_ids"].shape[1] :]
-    text = text_before(decoder.decode(answer, skip_special_tokens=True), strings)
+    text = answer_text(begun + decoder.decode(answer, skip_special_tokens=True), strings)
     if args.json:
         seconds = round(time.monotonic() - started, 3)
         counts = {"prompt_tokens": inputs["input_ids"].shape[1], "new_tokens": len(answer), "seconds": seconds}
@@ -323,8 +337,8 @@ def _answer(
 
 
 def _sampling(args: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of `generate`: greedy unless a temperature above 0 or a share of probability asks for sampling."""
-    if args.temperature == 0 or (args.temperature is None and args.top_p is None):
+    """Arguments of `generate`: greedy unless `--sample`, a temperature above 0 or a share of probability asks."""
+    if args.temperature == 0 or (args.temperature is None and args.top_p is None and not args.sample):
         return {"do_sample": False}
     given = {"temperature": args.temperature, "top_p": args.top_p}
     return {"do_sample": True} | {name: value for name, value in given.items() if value is not None}

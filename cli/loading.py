@@ -109,6 +109,29 @@ def _check_processor(processor: "ProcessorMixin | PreTrainedTokenizerBase", conf
         )
 
 
+def template_options(
+    processor: "ProcessorMixin | PreTrainedTokenizerBase", args: argparse.Namespace
+) -> dict[str, bool]:
+    """What the option `thinking`, of commands that have it, tells a chat template, by both names in use.
+
+    Raises:
+        ValueError: If the template knows neither name, or its models do not think.
+    """
+    from jinja2 import TemplateError
+
+    wanted = getattr(args, "thinking", None)
+    if wanted is None:
+        return {}
+    option, names = "--thinking" if wanted else "--no-thinking", {"thinking": wanted, "enable_thinking": wanted}
+    if "thinking" not in str(processor.chat_template):
+        raise ValueError(f"{option} was given, but the chat template of {args.model} has no place for thoughts")
+    try:
+        processor.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False, **names)
+    except TemplateError as error:
+        raise ValueError(f"{option} was given, but {args.model}: {error}") from error
+    return names
+
+
 def check_weights(folder: Path) -> int:
     """Checks that all weight files of a model folder are there and whole; their bytes.
 

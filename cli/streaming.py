@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import TextStreamer
 
-from ..processing.answers import text_before
+from ..processing.answers import NO_THOUGHTS, answer_text, overlap, text_before
 
 
 class AnswerStreamer(TextStreamer):
@@ -15,26 +15,28 @@ class AnswerStreamer(TextStreamer):
     Args:
         decoder: Tokenizer or processor of the model.
         endings: Texts that end the answer when they are generated, and are not part of it.
+        begun: What the prompt has of the answer; thoughts that it says are none are not printed.
     """
 
-    def __init__(self, decoder, endings: Sequence[str]):
+    def __init__(self, decoder, endings: Sequence[str], begun: str = ""):
         super().__init__(decoder, skip_prompt=True, skip_special_tokens=True)
         self.endings = endings
-        self.kept_back, self.has_ended = "", False
+        self.kept_back, self.has_ended = begun, False
+        self.thoughtless = begun if begun.endswith("</think") else None
 
     def on_finalized_text(self, text: str, stream_end: bool = False):
         text = self.kept_back + text
+        if self.thoughtless is not None and not stream_end:
+            found = NO_THOUGHTS.match(text)
+            if text == self.thoughtless or (found and found.end() == len(text)):
+                self.kept_back = text
+                return
+            text, self.thoughtless = text[found.end() if found else 0 :], None
         before = text_before(text, self.endings)
         if self.has_ended or before != text or stream_end:
-            shown, self.kept_back = "" if self.has_ended else before, ""
+            shown, self.kept_back = "" if self.has_ended else answer_text(text, self.endings), ""
             self.has_ended = self.has_ended or before != text
         else:
-            held = max((_overlap(text, ending) for ending in self.endings), default=0)
+            held = max((overlap(text, ending) for ending in self.endings), default=0)
             shown, self.kept_back = text[: len(text) - held], text[len(text) - held :]
         super().on_finalized_text(shown, stream_end=stream_end)
-
-
-def _overlap(text: str, ending: str) -> int:
-    """How many characters at the end of `text` begin `ending`."""
-    lengths = range(min(len(ending), len(text)), 0, -1)
-    return next((length for length in lengths if ending.startswith(text[-length:])), 0)

@@ -21,10 +21,11 @@ from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from ..configuration.other_layouts import FLA, OFFICIAL, default_ranks, layout_of
 from ..modeling_rwkv7_world.blinkdl_names import all_entries
+from ..processing.text_chat_formats import CHAT_FORMATS, chat_format_of, check_chat_format
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer
 from ..processing.world_vocabulary import VOCABULARY_FILE_NAME
 from .blinkdl import Conversion
-from .folder import progress_bar
+from .folder import progress_bar, read_json
 from .output import whole_folder
 from .text_checkpoint import EXTRA_FILE, UNUSED_VALUE_MIX, TextCheckpoint, absolute, open_text_checkpoint
 from .weights import Weight, make_plan, read_plan, write_plan
@@ -61,6 +62,7 @@ def convert_to_hub(
     dtype: torch.dtype | None = None,
     max_shard_size: int | str = "5GB",
     show_progress: bool = False,
+    template: str | None = None,
 ) -> Conversion:
     """Writes a text model of any layout as a folder that `RWKV7ForCausalLM.from_pretrained` loads.
 
@@ -73,9 +75,12 @@ def convert_to_hub(
         dtype: Of the weights written. `None` keeps that of every tensor.
         max_shard_size: Largest weight file, in bytes or as "5GB".
         show_progress: Whether to draw a bar on stderr if that is a terminal.
+        template: How the model talks, a key of `CHAT_FORMATS`. By default a folder in the fla format keeps what it
+            has, the official layout is `g1i`, and of others the name tells. With it come settings of sampling.
 
     Raises:
-        ValueError: If the source is none of RWKV-7, damaged, or not only tensors; if `destination` is taken.
+        ValueError: If the source is none of RWKV-7, damaged, or not only tensors; if `destination` is taken; if there
+            is no such template, or the vocabulary is not World's.
         OSError: If something cannot be read or written.
     """
     checkpoint = open_text_checkpoint(source)
@@ -83,7 +88,8 @@ def convert_to_hub(
     def write_config(folder: Path, written: torch.dtype) -> None:
         checkpoint.config(dtype=written).save_pretrained(folder)
 
-    return _write_fla_tensors(checkpoint, destination, write_config, dtype, max_shard_size, show_progress)
+    companions = _Companions(checkpoint, template, stops=True)
+    return _write_fla_tensors(checkpoint, destination, write_config, companions, dtype, max_shard_size, show_progress)
 
 
 def convert_to_fla(
@@ -92,6 +98,7 @@ def convert_to_fla(
     dtype: torch.dtype | None = None,
     max_shard_size: int | str = "5GB",
     show_progress: bool = False,
+    template: str | None = None,
 ) -> Conversion:
     """As [`convert_to_hub`], with nothing of ours in the folder: for fla's own class, vLLM, SGLang and llama.cpp.
 
@@ -107,7 +114,8 @@ def convert_to_fla(
         fields = {name: config[name] for name in _FLA_FIELDS} | {"attn_mode": "chunk", "fuse_norm": True}
         _write_json(folder / CONFIG_NAME, fields)
 
-    return _write_fla_tensors(checkpoint, destination, write_config, dtype, max_shard_size, show_progress)
+    companions = _Companions(checkpoint, template)
+    return _write_fla_tensors(checkpoint, destination, write_config, companions, dtype, max_shard_size, show_progress)
 
 
 def convert_to_official(
@@ -116,6 +124,7 @@ def convert_to_official(
     dtype: torch.dtype | None = None,
     max_shard_size: int | str = "5GB",
     show_progress: bool = False,
+    template: str | None = None,
 ) -> Conversion:
     """Writes a text model of any layout in that of `RWKV/RWKV7-<size>-<date>`, for its class `Rwkv7ForCausalLM`.
 
@@ -127,6 +136,7 @@ def convert_to_official(
     """
     checkpoint = open_text_checkpoint(source)
     _check_plain(checkpoint, "the official layout")
+    companions = _Companions(checkpoint, template, presets=False)  # its own builder writes none
     sizes, destination = checkpoint.sizes, absolute(destination)
     v_rank = sizes.v_rank or default_ranks(OFFICIAL, sizes.hidden)["v_low_rank_dim"]
     shapes = dict(
@@ -144,8 +154,9 @@ def convert_to_official(
         config = checkpoint.config(dtype=plan.dtypes["rwkv7.emb.weight"]).to_dict() | {"v_low_rank_dim": v_rank}
         fields = {name: config[name] for name in _OFFICIAL_FIELDS} | {"architectures": ["Rwkv7ForCausalLM"]}
         _write_json(folder / CONFIG_NAME, fields | {"wkv_state_dtype": "float32", "wkv_implementation": "eager"})
-        has_tokenizer = _save_companions(folder, checkpoint)
-    return Conversion(sizes, sum(plan.numbers.values()), plan.written_dtypes, has_tokenizer=has_tokenizer)
+        companions.save(folder)
+    numbers = sum(plan.numbers.values())
+    return Conversion(sizes, numbers, plan.written_dtypes, (), companions.has_tokenizer, companions.template)
 
 
 def _check_plain(checkpoint: TextCheckpoint, layout: str) -> None:
@@ -165,6 +176,7 @@ def _write_fla_tensors(
     checkpoint: TextCheckpoint,
     destination: str | os.PathLike[str],
     write_config: Callable[[Path, torch.dtype], None],
+    companions: "_Companions",
     dtype: torch.dtype | None,
     max_shard_size: int | str,
     show_progress: bool,
@@ -183,32 +195,86 @@ def _write_fla_tensors(
             (folder / EXTRA_FILE).parent.mkdir()
             save_file(read_plan(aside, kept_aside, checkpoint.read, bar), folder / EXTRA_FILE)
         write_config(folder, plan.dtypes["model.embeddings.weight"])
-        has_tokenizer = _save_companions(folder, checkpoint)
+        companions.save(folder)
     numbers = sum(plan.numbers.values()) + sum(aside.numbers.values())
     written = tuple(sorted({*plan.written_dtypes, *aside.written_dtypes}, key=str))
-    return Conversion(checkpoint.sizes, numbers, written, tuple(kept_aside), has_tokenizer)
+    return Conversion(
+        checkpoint.sizes, numbers, written, tuple(kept_aside), companions.has_tokenizer, companions.template
+    )
 
 
 def _write_json(path: Path, fields: dict) -> None:
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _save_companions(folder: Path, checkpoint: TextCheckpoint) -> bool:
-    """Writes generation defaults and the tokenizer; whether there is one.
+class _Companions:
+    """What a folder holds beside the weights: generation defaults, the tokenizer and its chat template.
 
     Those of a source folder are kept, but for tokenizers of World in other layouts: ours gives the same ids, and
     leaves special strings in what users say alone.
+
+    Args:
+        checkpoint: The model.
+        template: Key of `CHAT_FORMATS`, if one was asked for.
+        presets: Whether settings of sampling come with a template.
+        stops: Whether what ends an answer does: `generate` of other classes than ours asks for a tokenizer then.
+
+    Attributes:
+        template: Key of `CHAT_FORMATS` that is written; `None` if what there is stays.
+        has_tokenizer: Whether the folder gets a tokenizer.
+
+    Raises:
+        ValueError: If the template cannot be written.
     """
-    source, is_world = checkpoint.source, checkpoint.sizes.vocab == WORLD_VOCAB_SIZE
-    if (source / GENERATION_CONFIG_NAME).is_file():
-        shutil.copyfile(source / GENERATION_CONFIG_NAME, folder / GENERATION_CONFIG_NAME)
-    else:
-        GenerationConfig.from_model_config(checkpoint.config()).save_pretrained(folder)
-    has_own = (source / "tokenizer.json").is_file()
-    if has_own and (not is_world or layout_of(checkpoint.raw_config) == FLA):
-        for name in TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, folder / name)
-    elif is_world:
-        RWKVWorldTokenizer().save_pretrained(folder)
-    return has_own or is_world
+
+    def __init__(self, checkpoint: TextCheckpoint, template: str | None, presets: bool = True, stops: bool = False):
+        self.checkpoint, self.presets, self.stops = checkpoint, presets, stops
+        self.was_asked_for = template is not None
+        source, vocab = checkpoint.source, checkpoint.sizes.vocab
+        layout, is_world = layout_of(checkpoint.raw_config), vocab == WORLD_VOCAB_SIZE
+        has_own = (source / "tokenizer.json").is_file()
+        self.keeps_own = has_own and (not is_world or layout == FLA)
+        self.has_tokenizer = has_own or is_world
+        if self.was_asked_for:
+            check_chat_format(template)
+            if not is_world:
+                raise ValueError(
+                    f"{source}: template {template} is for World's vocabulary, this one has {vocab} tokens"
+                )
+        elif is_world and not self.keeps_own:
+            template = "g1i" if layout == OFFICIAL else chat_format_of(source)
+        self.template = template
+
+    def save(self, folder: Path) -> None:
+        """Writes all of it into `folder`."""
+        source = self.checkpoint.source
+        if self.keeps_own:
+            for name in TOKENIZER_FILES:
+                if (source / name).is_file():
+                    shutil.copyfile(source / name, folder / name)
+        if self.template is not None:
+            if self.keeps_own:
+                tokenizer = RWKVWorldTokenizer.from_pretrained(folder)
+                tokenizer.chat_template = CHAT_FORMATS[self.template].template
+                tokenizer.response_template = CHAT_FORMATS[self.template].response_template
+            else:
+                tokenizer = RWKVWorldTokenizer.for_chat(self.template)
+            tokenizer.save_pretrained(folder)
+        self._save_generation_config(folder)
+
+    def _save_generation_config(self, folder: Path) -> None:
+        given = self.checkpoint.source / GENERATION_CONFIG_NAME
+        fields = read_json(given) if given.is_file() else {}
+        if not self.stops and fields.get("stop_strings") in [[each.stop_string] for each in CHAT_FORMATS.values()]:
+            del fields["stop_strings"]
+        elif given.is_file() and (self.template is None or not self.presets):
+            shutil.copyfile(given, folder / GENERATION_CONFIG_NAME)
+            return
+        fields = GenerationConfig.from_model_config(self.checkpoint.config()).to_diff_dict() | fields
+        if self.template is not None and self.presets:
+            chat_format = CHAT_FORMATS[self.template]
+            fields = fields | chat_format.sampling if self.was_asked_for else chat_format.sampling | fields
+            fields["eos_token_id"] = chat_format.eos_token_id
+            if self.stops:
+                fields["stop_strings"] = [chat_format.stop_string]
+        GenerationConfig(**fields).save_pretrained(folder)

@@ -37,6 +37,7 @@ class GreedyAnswers:
         max_new_tokens: Length of an answer at most.
         system: Instruction before every question.
         options: Of `generate`, in place of taking the likeliest token.
+        template_options: Of the chat template, such as `thinking`.
     """
 
     model: PreTrainedModel
@@ -44,15 +45,16 @@ class GreedyAnswers:
     max_new_tokens: int
     system: str | None = None
     options: dict[str, Any] = field(default_factory=lambda: {"do_sample": False})
+    template_options: dict[str, Any] = field(default_factory=dict)
 
     def encode(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """The questions with their media, padded on the left."""
         if not isinstance(self.processor, ProcessorMixin):
-            return encode_texts(self.processor, [sample.prompt for sample in samples], self.system)
+            prompts = [sample.prompt for sample in samples]
+            return encode_texts(self.processor, prompts, self.system, **self.template_options)
         opening = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
-        return encode_conversations(
-            self.processor, [[*opening, {"role": "user", "content": list(sample.content)}] for sample in samples]
-        )
+        conversations = [[*opening, {"role": "user", "content": list(sample.content)}] for sample in samples]
+        return encode_conversations(self.processor, conversations, **self.template_options)
 
     def answer(self, inputs: dict[str, torch.Tensor]) -> list[str]:
         """Answers without special tokens, the strings that end them, and space around them."""

@@ -11,19 +11,30 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Chat templates of the World family, in Jinja."""
+"""Chat templates of models with eyes and ears, in Jinja, and what all templates share."""
 
 # Characters that open and end a turn, ids 23 and 24; the model ends its answer with the second
 TURN_START, TURN_END = "\x16", "\x17"
 
-# Calls of tools and the list of them, as G1 was trained on them. Arguments may be an object or its JSON, as OpenAI's
-# clients give them.
-_TOOL_MACROS = """\
-{%- macro call(function) -%}
+# Calls of tools and the list of them, as G1 was trained on them (RWKV-LM, `RWKV-v7/RWKV7-G1x-templates.txt`); what
+# follows "function call" is ours, for in training every answer was one. Arguments may be an object or its JSON, as
+# OpenAI's clients give them, whose `tool_choice` this is too.
+TOOL_MACROS = """\
+{%- set choice = tool_choice if tool_choice is defined and tool_choice else 'auto' -%}
+{%- if choice == 'none' -%}
+{%- set tools = none -%}
+{%- elif choice not in ['auto', 'required'] -%}
+{{- raise_exception('Unknown tool_choice ' ~ choice ~ ': expected auto, required or none.') -}}
+{%- endif -%}
+{%- macro write_calls(tool_calls, after_text) -%}
+{%- for tool_call in tool_calls or [] -%}
+{%- set function = tool_call['function'] if 'function' in tool_call else tool_call -%}
 {%- set arguments = function['arguments'] or {} -%}
 {%- set written = arguments if arguments is string else arguments | tojson(separators=(',', ':')) -%}
 {%- set name = function['name'] | tojson -%}
+{{- '\\n' if after_text or not loop.first -}}
 {{- '```json\\n{"name":' ~ name ~ ',"arguments":' ~ written ~ '}\\n```' -}}
+{%- endfor -%}
 {%- endmacro -%}
 {%- macro list_tools(tools) -%}
 {%- set functions = namespace(lines=[]) -%}
@@ -33,95 +44,10 @@ _TOOL_MACROS = """\
 {%- set line = {'name': function['name'], 'description': function['description'], 'arguments': arguments} -%}
 {%- set functions.lines = functions.lines + [line | tojson(separators=(',', ':'))] -%}
 {%- endfor -%}
-{%- set lines = functions.lines | join(',\\n') -%}
-{{- 'Tools:\\n[\\n' ~ lines ~ '\\n]\\nReturn only a JSON function call.' -}}
+{{- 'Tools:\\n[\\n' ~ functions.lines | join(',\\n') ~ '\\n]\\nReturn only a JSON function call' -}}
+{{- '.' if choice == 'required' else ', or answer if none is needed.' -}}
 {%- endmacro -%}
 """
-
-# Tells this template, of whatever version, from others
-_TEXT_USER_TURN = """\
-{{- 'User: ' ~ clean(message['content']) ~ '\\n\\n' -}}
-"""
-
-# What the text models were trained on: the World chat format, and of G1 thinking, tools and their results (RWKV-LM,
-# `RWKV-v7/RWKV7-G1x-templates.txt`). Blank lines end a turn, so there are none inside what users and systems say. The
-# prompt for thinking ends in "<think", for ">" begins many different tokens.
-TEXT_CHAT_TEMPLATE = (
-    _TOOL_MACROS
-    + """\
-{%- macro render(content) -%}
-{%- if content is string -%}
-{{- content -}}
-{%- else -%}
-{%- for item in content -%}
-{%- if item['type'] == 'text' -%}
-{{- item['text'] -}}
-{%- else -%}
-{{- raise_exception('Unknown content type ' ~ item['type'] ~ ': a text model takes text.') -}}
-{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
-{%- macro clean(content) -%}
-{{- (render(content) | replace('\\r\\n', '\\n')).split('\\n') | select | join('\\n') | trim -}}
-{%- endmacro -%}
-{{- bos_token -}}
-{%- set system = namespace(parts=[]) -%}
-{%- if messages and messages[0]['role'] == 'system' -%}
-{%- set system.parts = [clean(messages[0]['content'])] -%}
-{%- set messages = messages[1:] -%}
-{%- endif -%}
-{%- if tools -%}
-{%- set system.parts = system.parts + [list_tools(tools)] -%}
-{%- endif -%}
-{%- if system.parts -%}
-{{- 'System: ' ~ system.parts | join('\\n') ~ '\\n\\n' -}}
-{%- endif -%}
-{%- for message in messages -%}
-{%- if message['role'] == 'user' -%}
-"""
-    + _TEXT_USER_TURN
-    + """\
-{%- elif message['role'] == 'tool' -%}
-{{- 'User: Function output:\\n' ~ clean(message['content']) ~ '\\n\\n' -}}
-{%- elif message['role'] == 'assistant' -%}
-{{- 'Assistant:' -}}
-{%- generation -%}
-{{- ' ' -}}
-{%- if message['reasoning_content'] -%}
-{{- '<think>' ~ message['reasoning_content'] ~ '</think>\\n' -}}
-{%- endif -%}
-{{- render(message['content'] or '') | trim -}}
-{%- for tool_call in message['tool_calls'] or [] -%}
-{{- call(tool_call['function'] if 'function' in tool_call else tool_call) -}}
-{%- endfor -%}
-{{- '\\n\\n' -}}
-{%- endgeneration -%}
-{%- else -%}
-{{- raise_exception('Unknown role ' ~ message['role'] ~ ': expected system (first), user, assistant or tool.') -}}
-{%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-{{- 'Assistant:' -}}
-{%- if enable_thinking is defined -%}
-{{- ' <think' if enable_thinking else ' <think>\\n</think' -}}
-{%- elif tools -%}
-{{- ' ```json' -}}
-{%- endif -%}
-{%- endif -%}
-"""
-)
-
-# What a text model writes when its turn is over and it goes on with the user's
-NEXT_TURN = "\n\nUser:"
-
-
-def stop_strings(chat_template: str | None, configured: str | list[str] | None) -> list[str]:
-    """Strings that end an answer: those of a model's generation configuration, or of the World text template."""
-    if chat_template is not None and _TEXT_USER_TURN in chat_template:
-        return [NEXT_TURN]
-    return [configured] if isinstance(configured, str) else list(configured or [])
-
 
 # VisualRWKV's training format: blank lines end turns, so a turn holds none, and its pictures come first, a line each.
 # Here the tokens of a whole conversation are those of its turns one by one, as the original encodes them: no token of
@@ -176,7 +102,7 @@ VISUAL_CHAT_TEMPLATE = """\
 # No space follows the colon: the trie tokenizer would join it with what comes next. Image and audio placeholders stand
 # where they stand in the message.
 WORLD_CHAT_TEMPLATE = (
-    _TOOL_MACROS
+    TOOL_MACROS
     + """\
 {%- macro render(content) -%}
 {%- if content is string -%}
@@ -207,11 +133,8 @@ WORLD_CHAT_TEMPLATE = (
 {%- if message['reasoning_content'] -%}
 {{- '<think>' ~ message['reasoning_content'] ~ '</think>\\n' -}}
 {%- endif -%}
-{{- render(message['content'] or '') -}}
-{%- for tool_call in message['tool_calls'] or [] -%}
-{{- call(tool_call['function'] if 'function' in tool_call else tool_call) -}}
-{%- endfor -%}
-{{- '\\x17' -}}
+{%- set said = render(message['content'] or '') -%}
+{{- said ~ write_calls(message['tool_calls'], said) ~ '\\x17' -}}
 {%- endgeneration -%}
 {%- else -%}
 {{- '\\x16' ~ message['role'] | capitalize ~ ':' ~ render(message['content']) -}}
@@ -221,6 +144,7 @@ WORLD_CHAT_TEMPLATE = (
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '\\x16Assistant:' -}}
+{{- '```json' if tools and choice == 'required' -}}
 {%- endif -%}
 """
 )

@@ -28,6 +28,7 @@ from ..configuration.feature_lengths import audio_frame_length, convolution_leng
 from ..configuration.source_code import WritesItsCode
 from .chat_templates import TURN_END, TURN_START, WORLD_CHAT_TEMPLATE
 from .media import list_clips, nest_clips, read_audio_block, read_clip, read_images
+from .response_templates import response_template
 from .video import replace_videos
 
 
@@ -87,6 +88,10 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         """
         if tokenizer is None:
             raise ValueError("RWKVWorldProcessor needs a tokenizer.")
+        chat_template = chat_template or WORLD_CHAT_TEMPLATE
+        if TURN_END.encode("unicode_escape").decode() in chat_template:
+            # Transformers looks for it here, where that of a text model may stand
+            tokenizer.response_template = response_template("Assistant:", TURN_END)
         self.patch_size = patch_size
         self.num_additional_image_tokens = num_additional_image_tokens
         self.vision_feature_select_strategy = vision_feature_select_strategy
@@ -105,7 +110,7 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         parts = {name: part for name, part in parts.items() if part is not None}
         # The base class takes every part named in the signature for present; this processor has those it was given
         self.get_attributes = partial(list, tuple(parts))
-        super().__init__(chat_template=chat_template or WORLD_CHAT_TEMPLATE, **parts)
+        super().__init__(chat_template=chat_template, **parts)
 
     @classmethod
     def from_model_config(

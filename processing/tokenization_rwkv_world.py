@@ -30,7 +30,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
-from .chat_templates import TEXT_CHAT_TEMPLATE
+from .text_chat_formats import CHAT_FORMATS, DEFAULT_CHAT_FORMAT, chat_format_of, check_chat_format
 from .world_vocabulary import (
     END_OF_TEXT,
     MULTIMODAL_TOKENS,
@@ -69,9 +69,10 @@ class RWKVWorldTokenizer(TokenizersBackend):
     tokenizer.apply_chat_template(chat, sanitize_control_tokens=True)  # the same, inside messages
     ```
 
-    The chat template is that of the World and G1 text models, beginning with token 0; it takes `tools`, and
-    `enable_thinking=True` or `False` for models that think. Answers end with a blank line and "User:", so that
-    `generate(..., stop_strings=["\\n\\nUser:"], tokenizer=tokenizer)` stops after one.
+    The chat template is that of the World and G1 text models, beginning with token 0, or of another generation by
+    `RWKVWorldTokenizer.for_chat`. It takes `tools` with a `tool_choice`; `thinking=True` or `False`, which
+    `enable_thinking` is another name of; `reasoning_effort`. `parse_response` gives thoughts, words and calls of an
+    answer (`docs/CHAT.md`).
 
     `word_ids()` of an encoding counts the words given with `is_split_into_words=True`. Of a plain text it counts
     tokens, for World's tokens span words, spaces and punctuation: a token need not belong to one word alone.
@@ -130,10 +131,27 @@ class RWKVWorldTokenizer(TokenizersBackend):
             **{"clean_up_tokenization_spaces": False, **named_tokens, **kwargs},
         )
         if self.chat_template is None:
-            self.chat_template = TEXT_CHAT_TEMPLATE
+            chat_format = CHAT_FORMATS[DEFAULT_CHAT_FORMAT]
+            self.chat_template = chat_format.template
+            self.response_template = self.response_template or chat_format.response_template
         if self._tokenizer.token_to_id(END_OF_TEXT.content) != END_OF_TEXT.world_id:
             raise ValueError(f"{tokenizer_file}: token 0 is not {END_OF_TEXT.content}, so not a World tokenizer")
         self._read_post_processor()
+
+    @classmethod
+    def for_chat(cls, name: str = DEFAULT_CHAT_FORMAT, **kwargs: Any) -> "RWKVWorldTokenizer":
+        """The World tokenizer with the chat template of a generation of text models.
+
+        Args:
+            name: A key of `CHAT_FORMATS`: `world`, `g1` (to g1g), `g1h`, `g1i` (also g1j and the official folders).
+            kwargs: Arguments of the class.
+
+        Raises:
+            ValueError: There is no such format.
+        """
+        check_chat_format(name)
+        chat_format = CHAT_FORMATS[name]
+        return cls(chat_template=chat_format.template, response_template=chat_format.response_template, **kwargs)
 
     @classmethod
     def from_tokens(cls, tokens: Iterable[bytes], **kwargs: Any) -> "RWKVWorldTokenizer":
@@ -265,8 +283,8 @@ class RWKVWorldTokenizer(TokenizersBackend):
         learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
         special = {token.content.encode("utf-8") for token in SPECIAL_TOKENS}
         tokens = (token for token in (_to_bytes(token) for token, _ in learned) if token not in special)
-        options = {"padding_side": self.padding_side, "chat_template": self.chat_template}
-        tokenizer = type(self).from_tokens(tokens, add_bos_token=self.add_bos_token, **options)
+        kept = ("padding_side", "chat_template", "response_template", "add_bos_token")
+        tokenizer = type(self).from_tokens(tokens, **{name: getattr(self, name) for name in kept})
         tokenizer.add_tokens(added, special_tokens=True)
         return tokenizer
 
@@ -314,13 +332,13 @@ def tokenizer_without_files(source: str, vocab_size: int) -> RWKVWorldTokenizer:
     """The tokenizer of a checkpoint that comes alone, in one file.
 
     Args:
-        source: What to call the checkpoint in an error.
+        source: Its path, whose name tells how the model talks.
         vocab_size: Of the model.
 
     Raises:
         ValueError: Its vocabulary is not World's.
     """
-    tokenizer = RWKVWorldTokenizer()
+    tokenizer = RWKVWorldTokenizer.for_chat(chat_format_of(source))
     if vocab_size != len(tokenizer):
         raise ValueError(f"{source}: comes without a tokenizer, and a vocabulary of {vocab_size} is not World's")
     return tokenizer

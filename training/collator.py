@@ -202,15 +202,15 @@ class ConversationCollator:
 
     @cached_property
     def _header_length(self) -> int:
-        """Tokens of what opens an assistant's turn, as the template writes it for a prompt."""
+        """Tokens of what opens an assistant's turn; a prompt may have more, such as that there is no thinking."""
         if self.labels != "assistant_turn":
             return 0
-        question = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
-        closed, opened = (
-            self.processor.apply_chat_template(question, tokenize=False, add_generation_prompt=prompt)
-            for prompt in (False, True)
+        question, answer = (
+            {"role": role, "content": [{"type": "text", "text": "?"}]} for role in ("user", "assistant")
         )
-        return len(self.tokenizer.encode(opened.removeprefix(closed), add_special_tokens=False))
+        asked = dict(self._apply_template([[question]]))["input_ids"]
+        answered = dict(self._apply_template([[question, answer]], return_assistant_tokens_mask=True))
+        return int(np.argmax(np.asarray(answered["assistant_masks"])[0])) - asked.shape[1]
 
 
 def _reason(error: Exception) -> str:

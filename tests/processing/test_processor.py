@@ -516,15 +516,21 @@ def test_calls_of_tools_and_their_results_stand_in_the_conversation(processor, a
         {"role": "assistant", "content": None, "tool_calls": [called]},
         {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "3"}]},
     ]
-    tools = 'Tools:\n[\n{"name":"weather","description":"?","arguments":{}}\n]\nReturn only a JSON function call.'
+    tools = 'Tools:\n[\n{"name":"weather","description":"?","arguments":{}}\n]\nReturn only a JSON function call'
+    required, tools = f"{tools}.", f"{tools}, or answer if none is needed."
     turns = f"\x16User:How cold?\x17\x16Assistant:{CALL}\x17\x16User:Function output:\n3\x17"
     assert processor.apply_chat_template(chat) == turns
     assert processor.apply_chat_template(chat, tools=[WEATHER]) == f"\x16System:{tools}\x17{turns}"
     system = [{"role": "system", "content": "Be kind."}]
     assert processor.apply_chat_template(system + chat, tools=[WEATHER]) == f"\x16System:Be kind.\n{tools}\x17{turns}"
+    options = {"tools": [WEATHER], "tool_choice": "required", "add_generation_prompt": True}
+    assert processor.apply_chat_template(chat, **options) == f"\x16System:{required}\x17{turns}\x16Assistant:```json"
+    assert processor.apply_chat_template(chat, tools=[WEATHER], tool_choice="none") == turns
     options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "return_assistant_tokens_mask": True}
     inputs = processor.apply_chat_template(chat, **options)
     assert processor.tokenizer.decode(inputs["input_ids"][inputs["assistant_masks"].bool()]) == f"{CALL}\x17"
+    chat[1]["content"] = "Let me look."
+    assert f"Assistant:Let me look.\n{CALL}\x17" in processor.apply_chat_template(chat)
 
 
 @pytest.mark.parametrize("template", [VISUAL_CHAT_TEMPLATE, *ERA_CHAT_TEMPLATES.values()])

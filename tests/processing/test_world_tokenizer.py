@@ -14,7 +14,6 @@ import pytest
 import rwkv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jinja2 import TemplateError
 from rwkv.rwkv_tokenizer import TRIE_TOKENIZER
 from transformers import AutoTokenizer
 
@@ -461,88 +460,6 @@ class TestVocabularyFile:
         (tmp_path / "binary.txt").write_bytes(b"1 '\xff' 1\n")
         with pytest.raises(ValueError, match="binary.txt: not UTF-8 text"):
             load_vocabulary(tmp_path / "binary.txt")
-
-
-def get_weather(location: str, unit: str = "celsius"):
-    """Weather now.
-
-    Args:
-        location: Where.
-        unit: Which unit.
-    """
-
-
-class TestTextChatTemplate:
-    """The trained templates of RWKV-7 G1 (RWKV-LM, RWKV-v7/RWKV7-G1x-templates.txt), which begin as World's do."""
-
-    @staticmethod
-    def render(*messages, **options) -> str:
-        text = TOKENIZER.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, **options)
-        assert text.startswith(END_OF_TEXT.content)
-        return text.removeprefix(END_OF_TEXT.content)
-
-    def test_turns_are_parted_by_blank_lines_which_users_cannot_write(self):
-        conversation = [
-            {"role": "system", "content": "Be\n\n\nkind. "},
-            {"role": "user", "content": "one\r\n\r\ntwo\n"},
-            {"role": "assistant", "content": "first\n\nsecond"},
-            {"role": "user", "content": [{"type": "text", "text": "bye"}]},
-        ]
-        expected = "System: Be\nkind.\n\nUser: one\ntwo\n\nAssistant: first\n\nsecond\n\nUser: bye\n\nAssistant:"
-        assert self.render(*conversation) == expected
-
-    @pytest.mark.parametrize("thinking, prompt", [(True, " <think"), (False, " <think>\n</think")])
-    def test_thinking_is_begun_or_skipped(self, thinking, prompt):
-        question = {"role": "user", "content": "hi"}
-        assert self.render(question, enable_thinking=thinking) == f"User: hi\n\nAssistant:{prompt}"
-
-    def test_thoughts_of_earlier_answers_stand_before_them(self):
-        answer = {"role": "assistant", "reasoning_content": "hm", "content": "yes"}
-        expected = "User: is it?\n\nAssistant: <think>hm</think>\nyes\n\nAssistant:"
-        assert self.render({"role": "user", "content": "is it?"}, answer) == expected
-
-    @pytest.mark.parametrize("arguments", [{"location": "Paris"}, '{"location":"Paris"}'])
-    def test_tools_their_calls_and_their_results(self, arguments):
-        call = {"type": "function", "function": {"name": "get_weather", "arguments": arguments}}
-        conversation = [
-            {"role": "user", "content": "Paris?"},
-            {"role": "assistant", "tool_calls": [call]},
-            {"role": "tool", "content": '{"celsius":3}'},
-        ]
-        described = '{"name":"get_weather","description":"Weather now.","arguments":{"location":{"type":"string",'
-        described += '"description":"Where."},"unit":{"type":"string","description":"Which unit."}}}'
-        expected = (
-            f"System: Tools:\n[\n{described}\n]\nReturn only a JSON function call.\n\nUser: Paris?\n\nAssistant: "
-        )
-        expected += '```json\n{"name":"get_weather","arguments":{"location":"Paris"}}\n```\n\n'
-        expected += 'User: Function output:\n{"celsius":3}\n\nAssistant: ```json'
-        assert self.render(*conversation, tools=[get_weather]) == expected
-
-    def test_token_zero_comes_first_and_turns_have_the_ids_of_the_reference(self):
-        question = [{"role": "user", "content": "hi"}]
-        ids = TOKENIZER.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
-        assert ids == [0, *REFERENCE.encode("User: hi\n\nAssistant:")]
-
-    def test_answers_are_what_the_assistant_mask_covers(self):
-        chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."}]
-        encoded = TOKENIZER.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
-        said = [i for i, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
-        assert TOKENIZER.decode(said) == " Hello.\n\n"
-
-    @pytest.mark.parametrize(
-        "message, words",
-        [
-            ({"role": "narrator", "content": "x"}, "Unknown role narrator"),
-            ({"role": "user", "content": [{"type": "image", "url": "x.png"}]}, "a text model takes text"),
-        ],
-    )
-    def test_what_a_text_model_cannot_take_is_refused(self, message, words):
-        with pytest.raises(TemplateError, match=words):
-            self.render(message)
-
-    def test_it_is_saved_and_loads_without_this_package(self, tmp_path):
-        TOKENIZER.save_pretrained(tmp_path)
-        assert AutoTokenizer.from_pretrained(tmp_path).chat_template == TOKENIZER.chat_template
 
 
 class TestLearnedVocabulary:
