@@ -160,7 +160,10 @@ def read_contents(folder: Path, exclude: tuple[str, ...] = ()) -> Contents:
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        ValueError: If it is a file.
     """
+    if folder.is_file():
+        raise ValueError(f"{folder}: a file, and a repository is a folder: `rwkv7-world convert` makes one of it")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
@@ -280,7 +283,9 @@ def _missing(contents: Contents) -> Iterator[str]:
             expected = " or ".join(MODEL_KINDS)
             yield f"{folder}/config.json: model_type is {config.get('model_type')!r}, expected {expected}"
         elif not {CONFIG, ADAPTER_CONFIG} & set(contents.files):
-            yield f"{folder}: holds no config.json, no adapter_config.json and no trained state"
+            checkpoints = sorted(folder.glob("checkpoint-*/"), key=lambda path: path.stat().st_mtime)
+            hint = f"; the run did not end: --resume ends it, or upload {checkpoints[-1]}" if checkpoints else ""
+            yield f"{folder}: holds no config.json, no adapter_config.json and no trained state{hint}"
         return
     for what, patterns in NEEDED[contents.kind].items():
         if not any(fnmatch(name, pattern) for name in contents.files for pattern in patterns):

@@ -3,6 +3,7 @@
 """Folders go to a Hub on this machine through the real client, and come back from it."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -282,6 +283,18 @@ def test_a_folder_without_model_is_refused(tmp_path, capsys):
     assert "no config.json, no adapter_config.json and no trained state" in refusal(capsys, tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert "model_type is 'llama', expected rwkv7 or rwkv_world" in refusal(capsys, tmp_path)
+
+
+def test_a_file_and_a_run_that_did_not_end_are_refused_with_the_way_on(model_folder, tmp_path, capsys):
+    (tmp_path / "model.pth").write_bytes(b"")
+    assert "model.pth: a file, and a repository is a folder: `rwkv7-world convert`" in refusal(
+        capsys, tmp_path / "model.pth"
+    )
+    for step in (1, 10):
+        (tmp_path / f"run/checkpoint-{step}").mkdir(parents=True)
+    os.utime(tmp_path / "run/checkpoint-1", (0, 0))
+    said = refusal(capsys, tmp_path / "run")
+    assert f"the run did not end: --resume ends it, or upload {tmp_path / 'run/checkpoint-10'}" in said
 
 
 def test_all_that_is_wrong_is_told_in_one_go(model_folder, capsys):
