@@ -52,7 +52,8 @@ def answer_samples_of(
     """Answers all samples, or those that an interrupted run left over.
 
     Args:
-        args: Of the command, with model, adapter, dtype, quantize, device, batch_size, out; thinking if it has it.
+        args: Of the command, with model, adapter, dtype, quantize, device, batch_size and out; thinking and sample
+            where it has them.
         config: Of the model.
         samples: Their ids are unique.
         title: Of the progress bar.
@@ -68,6 +69,7 @@ def answer_samples_of(
     from ..evaluation.runner import answer_samples
     from ..evaluation.sample_log import SampleLog
     from ..evaluation.tasks.speech_recognition import ASR
+    from ..processing.text_chat_formats import penalties_of
 
     device = pick_device(args.device)
     processes = Processes(device)
@@ -79,7 +81,8 @@ def answer_samples_of(
         model = load_adapted(config, args, processes.device)
         processor = load_processor(config)
         template = template_options(processor, args)
-        return GreedyAnswers(model, processor, task.max_new_tokens, system, options, template)
+        penalties = penalties_of(processor.chat_template) if getattr(args, "sample", False) else {}
+        return GreedyAnswers(model, processor, task.max_new_tokens, system, options, template, penalties)
 
     run = answer_samples(
         task, samples, args.batch_size, load, log, processes, show_progress(title, processes.is_first)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..conversion.blinkdl import Conversion
+    from ..conversion.text_folders import TextConversion
     from ..conversion.visualrwkv import VisualConversion
     from ..conversion.worldrwkv import WorldConversion
 
@@ -183,7 +184,7 @@ def _add_world_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _describe_text(done: "Conversion") -> list[str]:
+def _describe_text(done: "TextConversion") -> list[str]:
     lines = []
     if not done.has_tokenizer:
         lines.append(f"no tokenizer: a vocabulary of {done.sizes.vocab} is not that of the World models")

@@ -141,7 +141,9 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
         help="stop after so many tokens (default: %(default)s)",
     )
     group.add_argument(
-        "--sample", action="store_true", help="sample as the model's generation_config.json says (docs/CHAT.md)"
+        "--sample",
+        action="store_true",
+        help="sample as is usual for the model (docs/CHAT.md)",
     )
     group.add_argument(
         "--temperature",
@@ -309,8 +311,9 @@ def _answer(
     args: argparse.Namespace,
 ) -> None:
     """Generates the answer and prints it, as it comes unless told otherwise."""
+    from ..modeling_rwkv7_world.logits_process_rwkv7 import RWKVPenaltyLogitsProcessor
     from ..processing.answers import answer_text, begun_answer
-    from ..processing.text_chat_formats import stop_strings
+    from ..processing.text_chat_formats import penalties_of, stop_strings
     from .streaming import AnswerStreamer
 
     # A World text model ends its answer by going on with the user's next turn; others may have strings of their own
@@ -322,9 +325,13 @@ def _answer(
     }
     begun = begun_answer(decoder, inputs["input_ids"][0])
     streamer = None if args.no_stream or args.json else AnswerStreamer(decoder, strings, begun)
+    options = _sampling(args) | stop | {"max_new_tokens": args.max_new_tokens, "streamer": streamer}
+    if args.sample and (penalties := penalties_of(decoder.chat_template)):
+        prompt_length = inputs["input_ids"].shape[1]
+        options["logits_processor"] = [RWKVPenaltyLogitsProcessor(**penalties, prompt_length=prompt_length)]
     _seed(args.seed)
     started = time.monotonic()
-    output = model.generate(**inputs, **_sampling(args), **stop, max_new_tokens=args.max_new_tokens, streamer=streamer)
+    output = model.generate(**inputs, **options)
     if streamer is not None:
         return
     answer = output[0, inputs["input_ids"].shape[1] :]

@@ -175,6 +175,8 @@ def load_model(
     from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
 
     from .. import RWKV7Config, RWKV7ForCausalLM
+    from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file
+    from ..processing.text_chat_formats import CHAT_FORMATS, chat_format_of
 
     auto_class = AutoModelForMultimodalLM if is_composite(config) else AutoModelForCausalLM
     model_class = RWKV7ForCausalLM if isinstance(config, RWKV7Config) else auto_class
@@ -190,6 +192,8 @@ def load_model(
         raise OSError(f"{config.name_or_path}: its weights cannot be loaded ({first_line(error)})") from error
     if missing := sorted(report["missing_keys"]):  # of a model of others: ours are loaded whole or refused
         raise ValueError(f"{config.name_or_path}: weights are missing, {len(missing)} in all: {missing[0]}")
+    if is_checkpoint_file(config.name_or_path):  # which has no generation_config.json beside it
+        model.generation_config.update(**CHAT_FORMATS[chat_format_of(config.name_or_path)].sampling)
     return model.to(device).eval()
 
 

@@ -18,15 +18,13 @@ from .weights import Weight, make_plan, read_plan
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted: sizes, number of parameters, dtypes written, tensors kept aside, whether text has ids, and
-    the name of the chat template where one was chosen."""
+    """What was converted: sizes, number of parameters, dtypes written, tensors kept aside, whether text has ids."""
 
     sizes: Sizes
     parameters: int
     dtypes: tuple[torch.dtype, ...]
     kept_aside: tuple[str, ...] = ()
     has_tokenizer: bool = False
-    template: str | None = None
 
 
 def convert_to_blinkdl(

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -56,6 +57,13 @@ _OFFICIAL_FIELDS = (
 )
 
 
+@dataclass(frozen=True)
+class TextConversion(Conversion):
+    """What was converted; `template` is the chat template that was written, a key of `CHAT_FORMATS`, if one was."""
+
+    template: str | None = None
+
+
 def convert_to_hub(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
@@ -63,7 +71,7 @@ def convert_to_hub(
     max_shard_size: int | str = "5GB",
     show_progress: bool = False,
     template: str | None = None,
-) -> Conversion:
+) -> TextConversion:
     """Writes a text model of any layout as a folder that `RWKV7ForCausalLM.from_pretrained` loads.
 
     The folder holds config.json, generation_config.json, the weights, and for models of 65536 tokens the World
@@ -99,7 +107,7 @@ def convert_to_fla(
     max_shard_size: int | str = "5GB",
     show_progress: bool = False,
     template: str | None = None,
-) -> Conversion:
+) -> TextConversion:
     """As [`convert_to_hub`], with nothing of ours in the folder: for fla's own class, vLLM, SGLang and llama.cpp.
 
     Raises:
@@ -125,7 +133,7 @@ def convert_to_official(
     max_shard_size: int | str = "5GB",
     show_progress: bool = False,
     template: str | None = None,
-) -> Conversion:
+) -> TextConversion:
     """Writes a text model of any layout in that of `RWKV/RWKV7-<size>-<date>`, for its class `Rwkv7ForCausalLM`.
 
     That class's code is not written: it is transformers' own, or comes from such a repository.
@@ -156,7 +164,7 @@ def convert_to_official(
         _write_json(folder / CONFIG_NAME, fields | {"wkv_state_dtype": "float32", "wkv_implementation": "eager"})
         companions.save(folder)
     numbers = sum(plan.numbers.values())
-    return Conversion(sizes, numbers, plan.written_dtypes, (), companions.has_tokenizer, companions.template)
+    return TextConversion(sizes, numbers, plan.written_dtypes, (), companions.has_tokenizer, companions.template)
 
 
 def _check_plain(checkpoint: TextCheckpoint, layout: str) -> None:
@@ -180,7 +188,7 @@ def _write_fla_tensors(
     dtype: torch.dtype | None,
     max_shard_size: int | str,
     show_progress: bool,
-) -> Conversion:
+) -> TextConversion:
     entries = {name: entry for name, entry in all_entries(checkpoint.sizes).items() if name in checkpoint.dtypes}
     kept_aside = [name for name, entry in entries.items() if entry.fla_name is None]
     weights = {
@@ -198,7 +206,7 @@ def _write_fla_tensors(
         companions.save(folder)
     numbers = sum(plan.numbers.values()) + sum(aside.numbers.values())
     written = tuple(sorted({*plan.written_dtypes, *aside.written_dtypes}, key=str))
-    return Conversion(
+    return TextConversion(
         checkpoint.sizes, numbers, written, tuple(kept_aside), companions.has_tokenizer, companions.template
     )
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
+from ..modeling_rwkv7_world.logits_process_rwkv7 import RWKVPenaltyLogitsProcessor
 from ..processing.answers import encode_conversations, encode_texts, generate_answers
 from .tasks.task import Sample
 
@@ -38,6 +39,7 @@ class GreedyAnswers:
         system: Instruction before every question.
         options: Of `generate`, in place of taking the likeliest token.
         template_options: Of the chat template, such as `thinking`.
+        penalties: Of [`RWKVPenaltyLogitsProcessor`], for what was answered before.
     """
 
     model: PreTrainedModel
@@ -46,6 +48,7 @@ class GreedyAnswers:
     system: str | None = None
     options: dict[str, Any] = field(default_factory=lambda: {"do_sample": False})
     template_options: dict[str, Any] = field(default_factory=dict)
+    penalties: dict[str, float] = field(default_factory=dict)
 
     def encode(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """The questions with their media, padded on the left."""
@@ -59,6 +62,9 @@ class GreedyAnswers:
     def answer(self, inputs: dict[str, torch.Tensor]) -> list[str]:
         """Answers without special tokens, the strings that end them, and space around them."""
         options = {"max_new_tokens": self.max_new_tokens} | self.options
+        if self.penalties:
+            prompt_length = inputs["input_ids"].shape[1]
+            options["logits_processor"] = [RWKVPenaltyLogitsProcessor(**self.penalties, prompt_length=prompt_length)]
         return generate_answers(self.model, self.processor, inputs, **options)
 
 

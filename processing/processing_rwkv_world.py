@@ -292,18 +292,21 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
 
         In the World vocabulary these marks are ordinary control characters, which the tokenizer alone would keep.
         """
-        text = self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
-        if not skip_special_tokens:
-            return text
-        return _without_turn_marks(text) if isinstance(text, str) else [_without_turn_marks(part) for part in text]
+        if skip_special_tokens:
+            return self.post_process_image_text_to_text(token_ids, **kwargs)
+        return self.tokenizer.decode(token_ids, **kwargs)
 
     def batch_decode(self, sequences, skip_special_tokens: bool = False, **kwargs) -> list[str]:
         """Texts of several rows of ids, see [`~RWKVWorldProcessor.decode`]."""
         return [self.decode(row, skip_special_tokens=skip_special_tokens, **kwargs) for row in sequences]
 
     def post_process_image_text_to_text(self, generated_outputs, skip_special_tokens: bool = True, **kwargs):
-        """Texts of what `generate` gave, see [`~RWKVWorldProcessor.decode`]."""
-        return self.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+        """Texts of what `generate` gave, without the marks of turns; see [`~RWKVWorldProcessor.decode`].
+
+        Pipelines ask for special tokens where a tokenizer has a `response_template`, and show what they get.
+        """
+        texts = self.tokenizer.decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+        return _without_turn_marks(texts) if isinstance(texts, str) else [_without_turn_marks(text) for text in texts]
 
     @property
     def unused_input_names(self) -> list[str]:

@@ -162,9 +162,8 @@ class ChatFormat:
         stop_string: What a model writes when its turn is over.
         eos_token_id: Tokens that end an answer in World's vocabulary.
         response_template: What `parse_response` of a tokenizer goes by.
-        sampling: Settings of `GenerationConfig` that the source below uses.
+        sampling: Settings of `GenerationConfig`; docs/CHAT.md says whose.
         penalties: Settings of `RWKVPenaltyLogitsProcessor` that go with them.
-        source: Where both come from.
     """
 
     template: str
@@ -172,7 +171,6 @@ class ChatFormat:
     response_template: dict[str, Any]
     sampling: dict[str, Any]
     penalties: dict[str, float] = field(default_factory=dict)
-    source: str = ""
     eos_token_id: int | list[int] = END_OF_TEXT.world_id
 
 
@@ -183,37 +181,32 @@ CHAT_FORMATS = {
         NEXT_TURN,
         response_template("Assistant:", NEXT_TURN),
         {"do_sample": True, "temperature": 1.0, "top_p": 0.3, "top_k": 0},
-        {"presence": 0.5, "frequency": 0.5, "decay": 0.996},
-        "ChatRWKV, its API's demo",
+        {"presence": 0.5, "frequency": 0.5, "decay": 0.996},  # ChatRWKV, its API's demo
     ),
     "g1": ChatFormat(
         _template(**_ROLES, unthinking=" <think>\n</think"),
         NEXT_TURN,
         response_template("Assistant:", NEXT_TURN),
         {"do_sample": True, "temperature": 1.0, "top_p": 0.5, "top_k": 500},
-        {"presence": 1.0, "frequency": 0.1, "decay": 0.99},
-        "Albatross, app4b",
+        {"presence": 1.0, "frequency": 0.1, "decay": 0.99},  # Albatross, app4b
     ),
     "g1h": ChatFormat(
         _template(**_FLOWERS, end=FLOWER, joint="\n", mark=FLOWER, unthinking="<think></think"),
         FLOWER,
         response_template(_FLOWERS["assistant"], FLOWER),
         {"do_sample": True, "temperature": 0.96, "top_p": 0.76, "top_k": 32},
-        {"presence": 1.0, "frequency": 0.1, "decay": 0.988},
-        "Albatross, eval_gpqa of 2605, thinking",
+        {"presence": 1.0, "frequency": 0.1, "decay": 0.988},  # Albatross, eval_gpqa of 2605, thinking
         [END_OF_TEXT.world_id, FLOWER_ID],
     ),
     "g1i": ChatFormat(
         _template(**_ROLES, untold=" <think></think>\n", unthinking=" <think></think>\n"),
         NEXT_TURN,
         response_template("Assistant:", NEXT_TURN),
-        {"do_sample": True, "temperature": 1.0, "top_p": 0.5, "top_k": 0},
-        source="model card of RWKV/RWKV7-1.5B-20260805",
+        {"do_sample": True, "temperature": 1.0, "top_p": 0.5, "top_k": 0},  # card of RWKV/RWKV7-1.5B-20260805
     ),
 }
 # Without a name to go by: World's conversations read the same, and what G1 has besides is there
 DEFAULT_CHAT_FORMAT = "g1"
-TEXT_CHAT_TEMPLATE = CHAT_FORMATS[DEFAULT_CHAT_FORMAT].template
 
 _NAMES = (
     (re.compile(r"rwkv-?7[ab]?-g1([a-z]?)(?![a-z])", re.IGNORECASE), None),
@@ -235,6 +228,11 @@ def chat_format_of(source: str | os.PathLike[str]) -> str:
             if found := pattern.search(part):
                 return name or _g1_format(found[1].lower())
     return DEFAULT_CHAT_FORMAT
+
+
+def penalties_of(chat_template: str | None) -> dict[str, float]:
+    """Settings of `RWKVPenaltyLogitsProcessor` that go with the template of a generation; none with any other."""
+    return next((each.penalties for each in CHAT_FORMATS.values() if each.template == chat_template), {})
 
 
 def _g1_format(letter: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from helpers.blinkdl import Sizes, random_checkpoint
 from helpers.layouts import write_layout
+from rwkv7_world import RWKV7ForCausalLM, RWKVPenaltyLogitsProcessor, RWKVWorldTokenizer
 from rwkv7_world.cli.main import main
 from rwkv7_world.conversion import convert_to_fla, convert_to_hub, convert_to_official
 from rwkv7_world.processing.text_chat_formats import CHAT_FORMATS
@@ -105,3 +106,30 @@ def test_a_bare_file_is_asked_in_the_layout_of_its_name(checkpoint, tmp_path, ca
         else:
             assert main(command) == 0
             assert '"answer": "<think' in capsys.readouterr().out
+
+
+def test_sampling_as_is_usual_has_the_settings_and_penalties_of_the_generation(checkpoint, tmp_path, capsys):
+    """As `generate` with them gives it, of a bare file and of its folder, of one question and of a file of some."""
+    source = tmp_path / "rwkv7-g1h-7.2b-20260710-ctx10240.pth"
+    torch.save(checkpoint, source)
+    convert_to_hub(source, tmp_path / "hub")
+    model, tokenizer = RWKV7ForCausalLM.from_pretrained(source), RWKVWorldTokenizer.for_chat("g1h")
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )["input_ids"]
+    penalty = RWKVPenaltyLogitsProcessor(presence=1.0, frequency=0.1, decay=0.988, prompt_length=ids.shape[1])
+    options = {"do_sample": True, "temperature": 0.96, "top_p": 0.76, "top_k": 32, "max_new_tokens": 12}
+    set_seed(5)
+    output = model.generate(ids, **options, logits_processor=[penalty])
+    expected = tokenizer.decode(output[0, ids.shape[1] :]).strip()
+    (tmp_path / "q.jsonl").write_text('{"question": "hi"}\n')
+    asked = ["--sample", "--seed", "5", "--max-new-tokens", "12"]
+    for model_path in (source, tmp_path / "hub"):
+        assert main(["generate", str(model_path), "hi", *asked, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["answer"].strip() == expected
+        out = tmp_path / f"{model_path.stem}.jsonl"
+        assert (
+            main(["generate", str(model_path), "--input", str(tmp_path / "q.jsonl"), "--out", str(out), *asked]) == 0
+        )
+        assert json.loads(out.read_text())["answer"].strip() == expected
+        capsys.readouterr()
