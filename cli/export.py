@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> None:
     with nullcontext() if args.debug else quiet_libraries(), show_stage() as on_stage:
         config = load_config(args.model)
         if is_composite(config) or not isinstance(config, RWKV7Config):
-            raise ValueError(f"{args.model}: holds a {config.model_type} model, and only text models can be exported")
+            raise ValueError(f"{args.model}: holds a {config.model_type} model, expected a text model of RWKV-7")
         if quantization := describe_quantization(config):
-            raise ValueError(f"{args.model}: is quantised ({quantization}); export the model that it was made from")
+            raise ValueError(f"{args.model}: is quantised ({quantization}), expected the model that it was made from")
         on_stage("loading")
         model = load_model(config, "float32", pick_device("cpu"))
         layout = {"attention_mask": args.attention_mask, "last_logits": args.last_logits}

@@ -175,6 +175,7 @@ def export_onnx(
     return OnnxFile(files, size, parameters, difference)
 
 
+@torch.no_grad()
 def compare_with_pytorch(exported: StateAsTensors, file: Path, attention_mask: bool) -> float:
     """The largest difference of the logits between ONNX Runtime and PyTorch, of random tokens from a random state.
 
