@@ -3,35 +3,67 @@
 """`rwkv7-world export`, from a folder to what ONNX Runtime says of it."""
 
 import re
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from helpers.text_models import random_ids, tiny_model
-from rwkv7_world import RWKV7ForCausalLM
+from helpers.text_models import tiny_model
+from rwkv7_world import RWKV7ForCausalLM, RWKVWorldTokenizer
 from rwkv7_world.cli.main import main
 from rwkv7_world.conversion import onnx_file
+from rwkv7_world.conversion.onnx_file import OnnxFile
 
 
-@torch.no_grad()
-def test_a_folder_in_bfloat16_becomes_a_file_in_float32(tmp_path, capsys):
-    onnxruntime = pytest.importorskip("onnxruntime")
+def example() -> str:
+    """The Python of docs/MODELS.md that runs an ONNX file."""
+    page = (Path(__file__).parents[2] / "docs" / "MODELS.md").read_text(encoding="utf-8")
+    return re.search(r"### In ONNX Runtime\n.*?```python\n(.*?)```", page, flags=re.DOTALL)[1]
+
+
+def test_a_folder_in_bfloat16_becomes_a_file_in_float32_and_the_documents_example_runs_it(
+    tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    folder, file = tmp_path / "model", tmp_path / "model.onnx"
-    tiny_model(dtype=torch.bfloat16).save_pretrained(folder)
+    monkeypatch.chdir(tmp_path)
+    tokenizer = RWKVWorldTokenizer()
+    tiny_model(dtype=torch.bfloat16, vocab_size=len(tokenizer)).save_pretrained("rwkv7-0.1b")
+    tokenizer.save_pretrained("rwkv7-0.1b")
     capsys.readouterr()
-    assert main(["export", str(folder), str(file), "--last-logits"]) == 0
+    assert main(["export", "rwkv7-0.1b", "rwkv7-0.1b.onnx"]) == 0
     printed, complaints = capsys.readouterr()
-    assert f"{file}: 21,024 parameters in float32, {file.stat().st_size:,} bytes\n" in printed and complaints == ""
-    assert float(re.search(r"differ from PyTorch's by at most (\S+)\n", printed)[1]) < 1e-5
+    file = Path("rwkv7-0.1b.onnx")
+    assert re.match(rf"{file}: [\d,]+ parameters in float32, {file.stat().st_size:,} bytes\n", printed), printed
+    assert float(re.search(r"differ from PyTorch's by at most (\S+)\n", printed)[1]) < 1e-5 and complaints == ""
 
-    session = onnxruntime.InferenceSession(file)
-    ids, states = session.get_inputs()[0], session.get_inputs()[1:]
-    feed = {value.name: np.zeros((3, *value.shape[1:]), np.float32) for value in states}
-    logits = session.run(["logits"], {ids.name: random_ids(3, 7).numpy(), **feed})[0]
-    expected = RWKV7ForCausalLM.from_pretrained(folder, dtype=torch.float32)(random_ids(3, 7)).logits[:, -1:]
-    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-5, atol=1e-5)
+    namespace = {}
+    exec(compile(example(), "MODELS.md", "exec"), namespace)
+    model = RWKV7ForCausalLM.from_pretrained("rwkv7-0.1b", dtype=torch.float32)
+    prompt = torch.tensor([[0, *tokenizer("User: Name three colors.\n\nAssistant:").input_ids]])
+    expected = model.generate(prompt, max_new_tokens=20, do_sample=False)[0, prompt.shape[1] :].tolist()
+    assert namespace["answer"] == expected
+    assert capsys.readouterr().out == namespace["tokenizer"].decode(expected) + "\n"
+
+
+def test_options_reach_the_file_and_all_files_are_named(tmp_path, monkeypatch, capsys):
+    given = {}
+
+    def export_onnx(model, destination, on_stage, **options):
+        given.update(options, dtype=model.dtype)
+        return OnnxFile((destination, destination.with_name("a.start.npz")), 1234, 99, 1.5e-6)
+
+    monkeypatch.setattr(onnx_file, "export_onnx", export_onnx)
+    monkeypatch.setattr(onnx_file, "find_spec", lambda name: object())
+    monkeypatch.chdir(tmp_path)
+    tiny_model(dtype=torch.float16).save_pretrained("model")
+    capsys.readouterr()
+    assert main(["export", "model", "a.onnx", "--attention-mask"]) == 0
+    assert given == {"attention_mask": True, "last_logits": False, "dtype": torch.float32}
+    lines = ["a.onnx: 99 parameters in float32, 1,234 bytes", "a.start.npz: beside it"]
+    assert capsys.readouterr().out.splitlines()[:2] == lines
+    assert main(["export", "model", "b.onnx", "--last-logits"]) == 0
+    assert given == {"attention_mask": False, "last_logits": True, "dtype": torch.float32}
 
 
 @pytest.mark.parametrize("library", onnx_file.LIBRARIES)
