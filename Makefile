@@ -17,8 +17,8 @@ APART-test := bitsandbytes timm torchao
 OLDEST-transformers := 5.23.0
 OLDEST_VENV := $(VENV)-oldest
 CONTRACTS := $(addprefix tests/,test_versions.py test_saved_code.py test_state.py modeling/test_cache_names.py \
-	modeling/test_text_contracts.py modeling/test_text_generation.py processing/test_processor.py \
-	training/test_trainer.py)
+	modeling/test_onnx_export.py modeling/test_text_contracts.py modeling/test_text_generation.py \
+	processing/test_processor.py training/test_trainer.py)
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check

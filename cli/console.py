@@ -44,6 +44,9 @@ EXTRAS = {
     "evaluate": "eval",
     "jiwer": "eval",
     "matplotlib": "plot",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
     "peft": "train",
     "shtab": "completion",
     "tensorboard": "train",
@@ -129,6 +132,15 @@ def show_progress(title: str, is_shown: bool = True) -> Callable[[Sequence[Any]]
 
     disable = not (is_shown and sys.stderr.isatty())
     return lambda parts: track(parts, title, console=Console(stderr=True), transient=True, disable=disable)
+
+
+@contextmanager
+def show_stage() -> Iterator[Callable[[str], None]]:
+    """What says on a terminal's stderr which stage of a long task runs."""
+    from rich.console import Console
+
+    with Console(stderr=True, quiet=not sys.stderr.isatty()).status("") as status:
+        yield status.update
 
 
 def discard_stdout() -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from . import convert, evaluate, generate, info, merge, quantize, startup, tokenize, train, transcribe, upload
+from . import convert, evaluate, export, generate, info, merge, quantize, startup, tokenize, train, transcribe, upload
 from .console import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -67,6 +67,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     convert.add_parser(commands)
     evaluate.add_parser(commands)
+    export.add_parser(commands)
     generate.add_parser(commands)
     info.add_parser(commands)
     merge.add_parser(commands)

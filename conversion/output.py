@@ -36,6 +36,19 @@ def whole_folder(destination: Path) -> Iterator[Path]:
         os.replace(folder, destination)
 
 
+def check_new(*files: Path) -> None:
+    """Checks that files can be new ones of their folders.
+
+    Raises:
+        ValueError: If one of them is taken.
+        FileNotFoundError: If there is no such folder.
+    """
+    for file in files:
+        if file.exists():
+            raise ValueError(f"{file}: exists already")
+        _check_folder_of(file)
+
+
 @contextmanager
 def whole_file(destination: Path) -> Iterator[Path]:
     """A temporary file name; the file becomes `destination`, which must be new, unless the block raises.
@@ -44,8 +57,7 @@ def whole_file(destination: Path) -> Iterator[Path]:
         ValueError: If `destination` is taken.
         OSError: If it cannot be made.
     """
-    if destination.exists():
-        raise ValueError(f"{destination}: exists already")
+    check_new(destination)
     with _workplace(destination) as workplace:
         yield workplace / destination.name
         os.replace(workplace / destination.name, destination)
@@ -59,9 +71,7 @@ def whole_files(destination: Path, *others: Path) -> Iterator[Path]:
         ValueError: If one of them is taken.
         OSError: If one cannot be made.
     """
-    for other in others:
-        if other.exists():
-            raise ValueError(f"{other}: exists already")
+    check_new(destination, *others)
     with whole_file(destination) as file:
         yield file
         for other in others:
@@ -72,8 +82,7 @@ def whole_files(destination: Path, *others: Path) -> Iterator[Path]:
 @contextmanager
 def _workplace(destination: Path) -> Iterator[Path]:
     """A folder beside `destination`, so that a rename is enough; gone afterwards."""
-    if not destination.parent.is_dir():
-        raise FileNotFoundError(f"{destination.parent}: no such folder")
+    _check_folder_of(destination)
     try:
         workplace = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     except OSError as error:
@@ -82,3 +91,8 @@ def _workplace(destination: Path) -> Iterator[Path]:
         yield workplace
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _check_folder_of(destination: Path) -> None:
+    if not destination.parent.is_dir():
+        raise FileNotFoundError(f"{destination.parent}: no such folder")

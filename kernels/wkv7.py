@@ -68,8 +68,9 @@ def select_backend(backend: str | None = None, inputs: torch.Tensor | None = Non
     """Name of the backend that runs: the argument, else the environment variable `RWKV7_BACKEND`, else the default.
 
     The default is `triton` for inputs on a GPU, `cpu` for those on the CPU, and `chunked` elsewhere, for inputs that
-    these do not take, and where Triton is not installed or `cpu` cannot be built. `cuda` runs only if asked for, and
-    `scan` only while `torch.onnx.export` traces, unless another is asked for.
+    these do not take, and where Triton is not installed or `cpu` cannot be built. `cuda` runs only if asked for.
+    While `torch.onnx.export` traces, `scan` runs whatever the variable says: ONNX knows none of the others, or no
+    other length of them.
 
     Args:
         backend: Name of a backend.
@@ -78,6 +79,8 @@ def select_backend(backend: str | None = None, inputs: torch.Tensor | None = Non
     Raises:
         ValueError: If no backend has that name, or the one asked for cannot run, here or on these inputs.
     """
+    if not backend and torch.compiler.is_compiling() and _traces_for_onnx():
+        return "scan"
     name = backend or os.environ.get(BACKEND_VARIABLE)
     if not name:
         return _default_backend(inputs)
@@ -91,8 +94,6 @@ def select_backend(backend: str | None = None, inputs: torch.Tensor | None = Non
 
 
 def _default_backend(inputs: torch.Tensor | None) -> str:
-    if torch.compiler.is_compiling() and _traces_for_onnx():
-        return "scan"
     if inputs is not None and inputs.device.type == "cuda":
         return "chunked" if wkv7_triton.why_unsuitable(inputs) or wkv7_triton.why_not_here() else "triton"
     unsuitable = inputs is not None and wkv7_cpu.why_unsuitable(inputs)

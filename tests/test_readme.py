@@ -77,6 +77,7 @@ def test_a_missing_extra_is_answered_with_what_installs_it(tmp_path):
     shutil.copy(ROOT / "examples/tiny_world/samples/clip1.wav", tmp_path)
     (tmp_path / "clip1.txt").write_text("three")
     commands = {
+        "onnx": ["export", folder, "model.onnx"],
         "train": ["train", "lora_sft"],
         "eval": ["evaluate", folder, "asr", "--data", str(tmp_path), "--output", str(tmp_path / "run")],
     }
@@ -92,8 +93,8 @@ print(json.dumps([main(argv) for argv in json.loads(sys.argv[1])]))
         env=strangers_variables(tmp_path / "cache"),
         cwd=tmp_path,
     )
-    assert process.stdout.splitlines()[-1] == "[2, 2]", process.stderr
-    assert len(process.stderr.splitlines()) == 2, process.stderr
+    assert process.stdout.splitlines()[-1] == "[2, 2, 2]", process.stderr
+    assert len(process.stderr.splitlines()) == 3, process.stderr
     for extra, line in zip(commands, process.stderr.splitlines(), strict=True):
         assert f'is not installed; pip install "rwkv7-world[{extra}]"' in line
 

@@ -19,7 +19,7 @@ from rwkv7_world.cli.console import EXTRAS, first_line
 from rwkv7_world.cli.main import main
 
 
-COMMANDS = "convert evaluate generate info merge quantize tokenize train transcribe upload".split()
+COMMANDS = "convert evaluate export generate info merge quantize tokenize train transcribe upload".split()
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,9 @@ def place(tmp_path_factory) -> Path:
     (folder / "junk.pth").write_bytes(b"junk")
     (folder / "one.jsonl").write_text('{"text": "the red circle", "question": "what?"}\n')
     (folder / "broken.yaml").write_text("model: [\n")
+    (folder / "taken.onnx").touch()
+    (folder / "beside.onnx.data").touch()
+    assert main(["quantize", str(folder / "text"), str(folder / "int8"), "--bits", "8"]) == 0
     for name in ("truncated", "no_weights", "no_tokenizer"):
         save_text_model(folder / name)
     weights = folder / "truncated" / "model.safetensors"
@@ -57,6 +60,7 @@ def place(tmp_path_factory) -> Path:
 MODEL_COMMANDS = {
     "generate": ("generate", "MODEL", "what?"),
     "evaluate": ("evaluate", "MODEL", "bpc", "--data", "one.jsonl", "--output", "run"),
+    "export": ("export", "MODEL", "out.onnx"),
     "quantize": ("quantize", "MODEL", "out", "--bits", "8"),
     "merge": ("merge", "MODEL", "empty", "out"),
     "info": ("info", "MODEL"),
@@ -107,6 +111,14 @@ OTHER = [
     (("quantize", "text", "empty/../text", "--bits", "8"), "text: exists already"),
     (("quantize", "text", "nowhere/out", "--bits", "8"), "nowhere: no such folder"),
     (("quantize", "text", "out", "--bits", "3"), "invalid choice: 3"),
+    (("export", "world", "out.onnx"), "world: holds a rwkv_world model, expected a text model"),
+    (("export", "int8", "out.onnx"), "int8: is quantised (8 bits"),
+    (("export", "text", "out.pt"), "out.pt: the name of an ONNX file ends in .onnx"),
+    (("export", "text", "taken.onnx"), "taken.onnx: exists already"),
+    (("export", "text", "beside.onnx"), "beside.onnx.data: exists already"),
+    (("export", "text", "nowhere/out.onnx"), "nowhere: no such folder"),
+    (("export", "junk.pth", "out.onnx"), "junk.pth"),
+    (("export", "a/b", "out.onnx"), "a/b: neither a folder"),
     (("merge", "text", "./nowhere", "out"), "nowhere: no adapter of PEFT"),
     (("merge", "text", "empty", "out"), "empty: no adapter of PEFT"),
     (("merge", "text", "empty", "world"), "world: exists already"),
@@ -139,14 +151,14 @@ def refusal(capsys, *argv) -> str:
 def test_models_that_cannot_be_used_are_named(place, monkeypatch, capsys, command, model, complaint):
     monkeypatch.chdir(place)
     assert complaint in refusal(capsys, *(model if word == "MODEL" else word for word in MODEL_COMMANDS[command]))
-    assert not (place / "out").exists()
+    assert not list(place.glob("out*"))
 
 
 @pytest.mark.parametrize(("argv", "complaint"), OTHER, ids=lambda value: " ".join(value)[:40])
 def test_other_input_is_refused_by_name(place, monkeypatch, capsys, argv, complaint):
     monkeypatch.chdir(place)
     assert complaint in refusal(capsys, *argv)
-    assert not list(place.glob("corpus*")) and not list(place.glob(".*"))
+    assert not any(list(place.glob(pattern)) for pattern in ("corpus*", "out*", ".*"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

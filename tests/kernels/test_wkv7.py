@@ -21,6 +21,7 @@ from helpers.wkv7_inputs import (
     wkv7_inputs,
 )
 from rwkv7_world.kernels.wkv7 import available_backends, select_backend, wkv7
+from rwkv7_world.kernels.wkv7_scan import wkv7_scan
 
 
 BACKENDS = ["reference", "chunked"]
@@ -75,6 +76,16 @@ def test_equals_the_definition_written_in_loops(backend, time):
     expected_y, expected_state = by_definition(*(x.detach().numpy() for x in inputs))
     np.testing.assert_allclose(y.detach().numpy(), expected_y, rtol=0, atol=1e-13)
     np.testing.assert_allclose(state.detach().numpy(), expected_state, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("time", [1, 2, 19])
+@torch.no_grad()
+def test_scan_equals_the_definition_written_in_loops(time):
+    inputs = wkv7_inputs(2, time, 2, 4, seed=time)
+    y, state = wkv7_scan(*inputs)
+    expected_y, expected_state = by_definition(*(x.numpy() for x in inputs))
+    np.testing.assert_allclose(y.numpy(), expected_y, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(state.numpy(), expected_state, rtol=0, atol=1e-13)
 
 
 @backends
@@ -336,6 +347,15 @@ def test_backend_comes_from_argument_then_environment_then_default(monkeypatch):
     assert select_backend("chunked") == "chunked"
     monkeypatch.setenv("RWKV7_BACKEND", "")
     assert select_backend() == available_backends()[0]
+
+
+def test_an_export_to_onnx_scans_whatever_the_environment_says(monkeypatch):
+    monkeypatch.setenv("RWKV7_BACKEND", "reference")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert select_backend() == "reference"
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    assert select_backend() == "scan"
+    assert select_backend("chunked") == "chunked"
 
 
 def refusal(inputs, **kwargs) -> str:
