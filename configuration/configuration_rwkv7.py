@@ -94,6 +94,12 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
         Whether the token shifts start from learned vectors in place of zeros.
     number_of_conv_states (`int`, *optional*, defaults to 2):
         One-token shift states of a layer in the cache: time mix and channel mix.
+    deep_embed_dim (`int`, *optional*):
+        Side of the square matrix that every token has in every channel mix (DeepEmbed, RWKV-7a; 32 in the published
+        models). `None` is plain RWKV-7.
+    blinkdl_row_vectors (`list[str]`, *optional*):
+        Vectors of DeepEmbed that are (1, 1, size) in the `.pth` file that the model came from, and not (size,), such
+        as `"ffn.s0"`. Only the way back to such a file reads it.
 
     Example:
 
@@ -159,6 +165,8 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
     learned_initial_state: bool = False
     learned_initial_tokens: bool = False
     number_of_conv_states: int = 2
+    deep_embed_dim: int | None = None
+    blinkdl_row_vectors: list[str] | None = None
     layer_types: list[str] | None = None
 
     def __post_init__(self, **kwargs):
@@ -197,6 +205,8 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
         widths = self.value_dim if isinstance(self.value_dim, list) else [self.value_dim]
         if any(width not in (None, self.hidden_size) for width in widths):
             raise ValueError(f"value_dim={self.value_dim} must equal hidden_size={self.hidden_size}.")
+        if self.deep_embed_dim is not None and self.deep_embed_dim < 1:
+            raise ValueError(f"deep_embed_dim={self.deep_embed_dim} must be positive, or None for plain RWKV-7.")
 
 
 __all__ = ["RWKV7Config"]

@@ -111,6 +111,10 @@ def loading_rules() -> list[WeightTransform]:
     for end, fla_end in LOW_RANK_ENDS.items():
         change = _Reshape(-1) if end == "0" else Transpose(0, 1)
         rules += [_Converter(rf"\.attn\.{s}{end}$", f".attn.{s}_lora.{fla_end}", [change]) for s in "wavg"]
+    for end, fla_end in LOW_RANK_ENDS.items():
+        change = _Reshape(-1) if end == "0" else Transpose(0, 1)
+        rules.append(_Converter(rf"\.ffn\.s{end}$", f".ffn.deep_embed.s_lora.{fla_end}", [change]))
+    rules.append(_Renaming(r"\.ffn\.(?=s_emb)", ".ffn.deep_embed."))
     rules += [_Converter(rf"{_TIME_MIX}{name}$", f".attn.{name}", [_Reshape(-1)]) for name in ("k_k", "k_a")]
     rules += [
         _Converter(r"blocks\.(?=\d+\.ffn\.x_k$)", "layers.", [_Reshape(-1)]),

@@ -296,8 +296,11 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: only for comparisons with VisualRWKV's evaluation
         if self.config.left_padding_multiple is not None:
             padding = self._left_padding(inputs_embeds, attention_mask, cache)
-            end = self.get_input_embeddings().weight[self.config.text_config.eos_token_id]
-            inputs_embeds = torch.cat([end.expand(1, padding, -1), inputs_embeds], dim=1)
+            end = self.config.text_config.eos_token_id
+            end_embeds = self.get_input_embeddings().weight[end].expand(1, padding, -1)
+            inputs_embeds = torch.cat([end_embeds, inputs_embeds], dim=1)
+            if input_ids is not None:
+                input_ids = torch.nn.functional.pad(input_ids, (padding, 0), value=end)
             attention_mask = position_ids = None
 
         outputs = self.language_model(
@@ -305,6 +308,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             position_ids=position_ids,
             cache=cache,
             inputs_embeds=inputs_embeds,
+            token_ids=input_ids,
             **kwargs,
         )
         return RWKVWorldModelOutputWithPast(

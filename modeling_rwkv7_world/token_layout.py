@@ -42,19 +42,21 @@ class PackedSequences:
 
 @dataclass
 class TokenLayout:
-    """The neighbours of every token. All fields are `None` for a batch without padding or packing.
+    """The neighbours of every token. The first four fields are `None` for a batch without padding or packing.
 
     Attributes:
         mask: (batch, time) bool, true for real tokens.
         previous: (batch, time) row of the previous real token of the same sequence, see [`TokenLayout.shift`].
         last: (batch,) row of the last real token.
         packed: Segments of a packed batch.
+        token_ids: (batch, time), for layers that look tokens up.
     """
 
     mask: torch.Tensor | None = None
     previous: torch.Tensor | None = None
     last: torch.Tensor | None = None
     packed: PackedSequences | None = None
+    token_ids: torch.Tensor | None = None
 
     @classmethod
     def build(
