@@ -119,11 +119,13 @@ def export_onnx(
         on_stage: Called with what is done next.
 
     Raises:
-        ValueError: If the model is quantised or not of float32, `destination` is taken, or ONNX Runtime's result is
-            not PyTorch's.
+        ValueError: If the model is of RWKV-7b, quantised or not of float32, `destination` is taken, or ONNX Runtime's
+            result is not PyTorch's.
         ModuleNotFoundError: If onnx or onnxscript is missing.
         OSError: If a file cannot be written.
     """
+    if model.config.deep_embed_attn_dim is not None:
+        raise ValueError("an RWKV-7b model (DEA) has a state that grows, which the graph has no place for")
     for library in ("onnx", "onnxscript"):
         if find_spec(library) is None:
             raise ModuleNotFoundError(f"No module named {library!r}", name=library)

@@ -196,6 +196,8 @@ def shapes_in_blinkdl(folder: Path, tensors: dict[str, torch.Tensor], config: di
         *[0] * 9,
         has_initial_state=True,
         deep_embed=0,
+        deep_attn=0,
+        deep_attn_rank=0,
         row_vectors=tuple(config.get("blinkdl_row_vectors") or ()),
     )
     by_source = {entry.fla_name or name: (name, entry) for name, entry in all_entries(any_sizes).items()}

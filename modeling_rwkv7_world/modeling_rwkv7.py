@@ -14,7 +14,7 @@
 """RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import NamedTuple
@@ -49,69 +49,25 @@ from .cache_names import (
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache, RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss, wants_own_loss
 from .checkpoint_layouts import LoadsBlinkDLFiles
-from .deep_embed import RWKV7DeepEmbed, init_deep_embed
+from .deep_embed import (
+    KeepsItsVocabulary,
+    RWKV7DeepEmbed,
+    RWKV7DeepEmbedAttention,
+    init_deep_embed,
+    init_deep_embed_attention,
+)
 from .four_bits_as_stored import FourBitsAsStored
 from .initial_state import RWKV7InitialState
 from .layers_at_once import run_layers
 from .low_rank import RWKV7LowRank
 from .quantized_linear import QuantizedLinear
+from .token_context import TokenContext
 from .token_layout import PackedSequences, TokenLayout
+from .token_shift import fused_operators, mix_tokens, shift_tokens
 
 
 # The decay is exp(-exp(-1/2) sigmoid(w)), which keeps it above 0.545
 LOG_DECAY_SCALE = -math.exp(-0.5)
-
-
-def shift_tokens(
-    hidden_states: torch.Tensor,
-    layout: TokenLayout,
-    cache: RWKV7Cache | None,
-    layer_idx: int,
-    state_idx: int,
-    initial: torch.Tensor | None,
-    fused: ModuleType | None,
-) -> torch.Tensor:
-    """What `mix_tokens` takes as the previous tokens, through the cache if there is one.
-
-    (batch, time, hidden), or (batch, hidden), only the token before each row, where the kernels shift by themselves.
-    Before the first token of a sequence stands `initial`, (hidden,), or zeros.
-    """
-    start = torch.zeros_like(hidden_states[:, 0])
-    if initial is not None:
-        start = start + initial.to(hidden_states)
-    carried = None if cache is None else cache.get_shift_state(layer_idx, state_idx, hidden_states)
-    carried = start if carried is None else carried
-    if fused is fused_cpu and layout.is_plain:
-        previous, last = carried, hidden_states[:, -1]
-    else:
-        previous, last = layout.shift(hidden_states, carried, start)
-    if cache is not None:
-        cache.update_shift_state(last, layer_idx, state_idx)
-    return previous
-
-
-def fused_operators(
-    hidden_states: torch.Tensor, head_dim: int, parameters: tuple[torch.Tensor, ...]
-) -> ModuleType | None:
-    """The kernels that stand in for the plain PyTorch of a layer here, or `None`."""
-    if fused_triton.is_fused(hidden_states, head_dim):
-        return fused_triton
-    return fused_cpu if fused_cpu.is_fused(hidden_states, *parameters) else None
-
-
-def mix_tokens(
-    hidden_states: torch.Tensor,
-    previous: torch.Tensor,
-    mixes: tuple[torch.Tensor, ...],
-    fused: ModuleType | None,
-) -> Iterator[torch.Tensor]:
-    """For each of the mixes every token with that much of the previous one (`shift_tokens`), (batch, time, hidden)."""
-    if fused is fused_cpu:  # made when asked for, so that what reads it finds it in the cache
-        return (fused_cpu.mix_tokens(hidden_states, previous, mix) for mix in mixes)
-    if fused:
-        return iter(fused.mix_tokens(hidden_states, previous, *mixes))
-    delta = previous - hidden_states
-    return iter([torch.addcmul(hidden_states, delta, mix) for mix in mixes])
 
 
 class RWKV7Attention(nn.Module):
@@ -319,6 +275,9 @@ class RWKV7Block(GradientCheckpointingLayer):
         self.attn = RWKV7Attention(config, layer_idx)
         self.ffn_norm = nn.LayerNorm(config.hidden_size, **norm_args)
         self.ffn = RWKV7FeedForward(config, layer_idx)
+        # CODEPATH: `rwkv7b-*` have an attention beside the time mix
+        if config.deep_embed_attn_dim is not None:
+            self.deep_embed_attn = RWKV7DeepEmbedAttention(config, layer_idx)
 
     def forward(
         self,
@@ -335,6 +294,9 @@ class RWKV7Block(GradientCheckpointingLayer):
         hidden_states = self.pre_norm(hidden_states)
         token_embeds = None if token_embeds is None else self.pre_norm(token_embeds)
         update, v_first = self.attn(self.attn_norm(hidden_states), v_first, layout, cache)
+        # CODEPATH: `rwkv7b-*` have an attention beside the time mix, which reads the residual stream itself
+        if layout.context is not None:
+            update = update + self.deep_embed_attn(hidden_states, layout, cache, token_embeds)
         hidden_states = hidden_states + update
         hidden_states = hidden_states + self.ffn(self.ffn_norm(hidden_states), layout, cache, token_embeds)
         return hidden_states, v_first, token_embeds
@@ -411,7 +373,7 @@ class RWKV7StateEncoding(NamedTuple):
 
 
 @auto_docstring
-class RWKV7PreTrainedModel(SavedWithCode, LoadsBlinkDLFiles, FourBitsAsStored, PreTrainedModel):
+class RWKV7PreTrainedModel(SavedWithCode, LoadsBlinkDLFiles, FourBitsAsStored, KeepsItsVocabulary, PreTrainedModel):
     config: RWKV7Config
     base_model_prefix = "model"
     input_modalities = ("text",)
@@ -438,6 +400,8 @@ class RWKV7PreTrainedModel(SavedWithCode, LoadsBlinkDLFiles, FourBitsAsStored, P
             init_channel_mix(module)
         elif isinstance(module, RWKV7DeepEmbed):
             init_deep_embed(module)
+        elif isinstance(module, RWKV7DeepEmbedAttention):
+            init_deep_embed_attention(module)
         elif isinstance(module, RWKV7InitialState) and module.weight is not None:
             init.zeros_(module.weight)
         elif isinstance(module, RWKV7Model):
@@ -521,6 +485,9 @@ class RWKV7Model(RWKV7PreTrainedModel):
         layout.token_ids = token_ids
         if cache is not None:
             cache.begin_forward()
+        # CODEPATH: `rwkv7b-*` attend to all tokens so far
+        if self.config.deep_embed_attn_dim is not None:
+            layout.context = TokenContext.build(layout, token_ids, self.config.vocab_size, cache)
         hidden_states = run_layers(self.layers, inputs_embeds, layout, cache)
         if hidden_states is None:
             hidden_states, v_first = inputs_embeds, None

@@ -37,6 +37,7 @@ from .cache_names import CACHE_NAME, BothCacheNames, takes_both_cache_names
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss, wants_own_loss
 from .checkpoint_layouts import LoadsWhole
+from .deep_embed import KeepsItsVocabulary
 from .encoders import build_audio_tower, encode_clips, encode_pictures
 from .four_bits_as_stored import FourBitsAsStored
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
@@ -80,7 +81,7 @@ class RWKVWorldCausalLMOutputWithPast(BothCacheNames, CausalLMOutputWithPast):
 
 
 @auto_docstring
-class RWKVWorldPreTrainedModel(SavedWithCode, LoadsWhole, FourBitsAsStored, PreTrainedModel):
+class RWKVWorldPreTrainedModel(SavedWithCode, LoadsWhole, FourBitsAsStored, KeepsItsVocabulary, PreTrainedModel):
     config: RWKVWorldConfig
     base_model_prefix = "model"
     input_modalities = ("image", "audio", "text")

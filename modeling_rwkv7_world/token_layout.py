@@ -14,9 +14,14 @@
 """Which tokens of a batch are real and which token precedes each: padding and packing, worked out once per forward."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from transformers.utils.import_utils import is_tracing
+
+
+if TYPE_CHECKING:
+    from .token_context import TokenContext
 
 
 # Rows that `previous` and `last` look up: what a sequence starts from, the carried row, then the tokens themselves.
@@ -50,6 +55,7 @@ class TokenLayout:
         last: (batch,) row of the last real token.
         packed: Segments of a packed batch.
         token_ids: (batch, time), for layers that look tokens up.
+        context: All tokens so far, for layers that attend to them.
     """
 
     mask: torch.Tensor | None = None
@@ -57,6 +63,7 @@ class TokenLayout:
     last: torch.Tensor | None = None
     packed: PackedSequences | None = None
     token_ids: torch.Tensor | None = None
+    context: "TokenContext | None" = None
 
     @classmethod
     def build(

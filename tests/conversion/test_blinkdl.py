@@ -295,11 +295,6 @@ BAD_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
         changed(blocks__0__ffn__s_emb__weight=ZERO),
         "{}: the tensor blocks.0.ffn.s1 is missing",
     ),
-    "RWKV-7b": (
-        changed(blocks__0__ffn__s1=ZERO, blocks__0__qkv__qq__weight=ZERO),
-        "{}: an RWKV-7b model (DEA, attention beside the state), which is not supported yet "
-        "(it holds the tensor blocks.0.qkv.qq.weight)",
-    ),
     "RWKV-8": (
         changed(blocks__0__ffn__enn__weight=ZERO),
         "{}: an RWKV-8 model, which is not supported (it holds the tensor blocks.0.ffn.enn.weight)",

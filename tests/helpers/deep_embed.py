@@ -78,6 +78,22 @@ def deep_state_dict(checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tens
             }
             end, changed = ends[parts[3]]
             renamed[place + end] = changed.contiguous()
+        elif parts[0] == "blocks" and parts[2] == "qkv":
+            place = f"model.layers.{parts[1]}.deep_embed_attn."
+            ends = {
+                "qq": "q_proj.weight",
+                **{f"{s}1": f"{s}_lora.lora.0.weight" for s in "kv"},
+                **{f"{s}2": f"{s}_lora.lora.2.weight" for s in "kv"},
+                **{f"{s}_emb": f"{s}_emb.weight" for s in "kv"},
+                **{f"{s}_emb_x": f"{s}_emb_x.weight" for s in "kv"},
+                **{f"x_{s}": f"x_{s}" for s in "qkv"},
+                **{f"ln{s}": f"{s}_norm.{parts[-1]}" for s in "qkv"},
+            }
+            if parts[3] in ("k1", "k2", "v1", "v2"):
+                tensor = tensor.t()
+            elif parts[3].startswith("x_"):
+                tensor = tensor.flatten()
+            renamed[place + ends[parts[3]]] = tensor.contiguous()
         else:
             plain[name] = tensor
     return fla_state_dict(plain) | renamed

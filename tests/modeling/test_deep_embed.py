@@ -14,6 +14,11 @@ from rwkv7_world import RWKV7Config, RWKV7ForCausalLM
 SHAPES = {
     "7a small": DeepSizes(Sizes(layers=2, hidden=64, vocab=50, ffn=96, seed=1), side=5),
     "7a deep": DeepSizes(Sizes(layers=4, hidden=64, vocab=70, ffn=224, seed=2), side=8, row_vectors=True),
+    "7b small": DeepSizes(Sizes(layers=2, hidden=64, vocab=50, ffn=96, seed=4), side=5, attn_dim=20),
+    "7b deep": DeepSizes(
+        Sizes(layers=3, hidden=64, vocab=70, ffn=224, seed=5), side=8, attn_dim=36, attn_rank=7, row_vectors=True
+    ),
+    "7b wide": DeepSizes(Sizes(layers=1, hidden=192, vocab=90, ffn=448, seed=6), side=32, attn_dim=256, attn_rank=32),
     "7a wide": DeepSizes(Sizes(layers=1, hidden=192, vocab=90, ffn=448, seed=3), side=32),
 }
 PROMPT, NEW_TOKENS = [5, 6, 7, 5, 9, 40, 6], 50
