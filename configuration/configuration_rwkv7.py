@@ -193,6 +193,10 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
                 f"head_dim={self.head_dim}; using {num_heads}."
             )
         self.num_heads = num_heads
+        if self.deep_embed_dim is not None:
+            self.base_model_tp_plan = self.base_model_tp_plan | {
+                "layers.*.ffn.deep_embed.s_lora.lora.2": "colwise"  # as the channels that it multiplies
+            }
         if self.deep_embed_attn_dim is not None:
             self.number_of_conv_states = 3
             self.deep_embed_attn_low_rank_dim = self.deep_embed_attn_low_rank_dim or LOW_RANK_STEP

@@ -62,6 +62,10 @@ def deep_checkpoint(sizes: DeepSizes) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
 def deep_state_dict(checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint under their names in our folders, written apart from the library's own mapping."""
     plain, renamed = {}, {}
@@ -70,14 +74,14 @@ def deep_state_dict(checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tens
         if parts[0] == "blocks" and parts[2] == "ffn" and parts[3].startswith("s"):
             place = f"model.layers.{parts[1]}.ffn.deep_embed."
             ends = {
-                "s_emb": ("s_emb.weight", tensor),
-                "s_emb_x": ("s_emb_x.weight", tensor),
-                "s1": ("s_lora.lora.0.weight", tensor.t()),
-                "s2": ("s_lora.lora.2.weight", tensor.t()),
-                "s0": ("s_lora.lora.2.bias", tensor.flatten()),
+                "s_emb": ("s_emb.weight", _same),
+                "s_emb_x": ("s_emb_x.weight", _same),
+                "s1": ("s_lora.lora.0.weight", torch.t),
+                "s2": ("s_lora.lora.2.weight", torch.t),
+                "s0": ("s_lora.lora.2.bias", torch.flatten),
             }
-            end, changed = ends[parts[3]]
-            renamed[place + end] = changed.contiguous()
+            end, change = ends[parts[3]]
+            renamed[place + end] = change(tensor).contiguous()
         elif parts[0] == "blocks" and parts[2] == "qkv":
             place = f"model.layers.{parts[1]}.deep_embed_attn."
             ends = {

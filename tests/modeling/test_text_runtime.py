@@ -250,6 +250,7 @@ def test_two_processes_share_the_matrices_of_a_model(tmp_path):
             changes = {"tie_word_embeddings": tied, "vocab_size": vocab_size}
             tiny_model(**changes).save_pretrained(tmp_path / f"{tied} {vocab_size}")
         tiny_composite("siglip", tie_word_embeddings=tied).save_pretrained(tmp_path / f"{tied} composite")
+    tiny_model(deep_embed_dim=4, deep_embed_attn_dim=12).save_pretrained(tmp_path / "RWKV-7b")
     in_two_processes(check_tensor_parallel, *tmp_path.iterdir())
 
 
