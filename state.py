@@ -56,6 +56,7 @@ __all__ = [
 # proposed for transformers. Nothing in the numbers tells them apart.
 ORDERS = ("value_key", "key_value")
 FILE_FORMAT = "rwkv7-state"
+_SEEN = ("rows", "segments", "row_of_id")  # tensors of `SeenTokens`
 FINGERPRINT_NUMBERS = 64  # of every parameter
 
 
@@ -342,7 +343,7 @@ def _context_tensors(state: RWKV7Cache) -> dict[str, torch.Tensor]:
     """What the state of an RWKV-7b model holds besides, by names in a file."""
     if state.seen is None:
         return {}
-    tensors = {f"tokens.{name}": tensor for name, tensor in vars(state.seen).items()}
+    tensors = {f"tokens.{name}": getattr(state.seen, name) for name in _SEEN}
     for index, layer in enumerate(state.layers):
         tensors[f"layers.{index}.query"] = state.get_conv_state(index, QUERY).squeeze(-1)
         tensors |= {f"layers.{index}.{name}": tensor for name, tensor in layer.context.items()}
@@ -354,7 +355,7 @@ def _restore_context(
 ) -> None:
     """Puts what `_context_tensors` gave into a state for `model`."""
     weight = _text_model(model).embeddings.weight
-    seen = {name: _tensor(tensors, f"tokens.{name}", path) for name in SeenTokens.__dataclass_fields__}
+    seen = {name: _tensor(tensors, f"tokens.{name}", path) for name in _SEEN}
     state.seen = SeenTokens(**{name: tensor.to(weight.device) for name, tensor in seen.items()})
     for index, layer in enumerate(state.layers):
         state.update_shift_state(_tensor(tensors, f"layers.{index}.query", path).to(weight), index, QUERY)

@@ -194,9 +194,9 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
             )
         self.num_heads = num_heads
         if self.deep_embed_dim is not None:
-            self.base_model_tp_plan = self.base_model_tp_plan | {
-                "layers.*.ffn.deep_embed.s_lora.lora.2": "colwise"  # as the channels that it multiplies
-            }
+            # The channels are multiplied by factors of all of them
+            gathered = dict.fromkeys(("layers.*.ffn.key", "layers.*.ffn.value"), "colwise_gather_output")
+            self.base_model_tp_plan = self.base_model_tp_plan | gathered
         if self.deep_embed_attn_dim is not None:
             self.number_of_conv_states = 3
             self.deep_embed_attn_low_rank_dim = self.deep_embed_attn_low_rank_dim or LOW_RANK_STEP

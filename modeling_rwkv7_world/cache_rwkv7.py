@@ -48,16 +48,19 @@ class SeenTokens:
         rows: (batch, tokens) int64, where each token is in the tables of the layers.
         segments: (batch, tokens) int64, which sequence of its row it belongs to, from 1; 0 for padding.
         row_of_id: (vocabulary,) int64, where a token of an id is in the tables; -1 if it was not seen.
+        is_plain: Whether there is neither padding nor a second sequence in any row, which spares looking for them.
     """
 
     rows: torch.Tensor
     segments: torch.Tensor
     row_of_id: torch.Tensor
+    is_plain: bool = False
 
     def select(self, indices: torch.Tensor) -> "SeenTokens":
         """Of some rows of the batch."""
         indices = indices.to(self.rows.device)
-        return SeenTokens(self.rows.index_select(0, indices), self.segments.index_select(0, indices), self.row_of_id)
+        rows, segments = (x.index_select(0, indices) for x in (self.rows, self.segments))
+        return dataclasses.replace(self, rows=rows, segments=segments)
 
 
 class RWKV7ContextLayer(LinearAttentionLayer):

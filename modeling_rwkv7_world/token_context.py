@@ -34,12 +34,13 @@ class TokenContext:
 
     Attributes:
         previous: (batch, past + time), 1 + the place of the previous real token of the same sequence; 0 without one.
+            `None` if that is the token before, in every row.
         allowed: (batch, time, past + time) bool, which tokens a token attends to: those of its sequence up to itself.
         rows: (batch, past + time), rows of the tokens in the layers' tables; `None` if nothing is kept.
         fresh: (new rows,), places in the flattened (batch * time) of tokens that no row was for, one for each.
     """
 
-    previous: torch.Tensor
+    previous: torch.Tensor | None
     allowed: torch.Tensor
     rows: torch.Tensor | None = None
     fresh: torch.Tensor | None = None
@@ -61,8 +62,10 @@ class TokenContext:
         all_segments = segments if seen is None else torch.cat([seen.segments, segments], dim=1)  # (B, S)
         places = torch.arange(all_segments.shape[1], device=token_ids.device)
         is_past = places <= places[-token_ids.shape[1] :, None]  # (T, S)
+        is_plain = layout.is_plain and (seen is None or seen.is_plain)
         # Padding attends to padding, since a row without any score would be NaN; nothing else looks at it
-        context = cls(_previous(all_segments), is_past & (segments[..., None] == all_segments[:, None]))
+        allowed = is_past & (segments[..., None] == all_segments[:, None])  # (B, T, S)
+        context = cls(None if is_plain else _previous(all_segments), allowed)
         if cache is None:
             return context
         if seen is None:
@@ -70,18 +73,20 @@ class TokenContext:
             seen = SeenTokens(none, none, token_ids.new_full((vocab_size,), NO_ROW))
         context.fresh, row_of_id = _with_new_rows(token_ids, seen.row_of_id)
         context.rows = torch.cat([seen.rows, row_of_id[token_ids]], dim=1)
-        cache.seen = SeenTokens(context.rows, all_segments, row_of_id)
+        cache.seen = SeenTokens(context.rows, all_segments, row_of_id, is_plain)
         return context
 
     def to(self, device: torch.device) -> "TokenContext":
         """The same on a device, itself if it is there."""
-        if self.previous.device == device:
+        if self.allowed.device == device:
             return self
         tensors = {name: value.to(device) for name, value in vars(self).items() if value is not None}
         return replace(self, **tensors)
 
     def shift(self, x: torch.Tensor) -> torch.Tensor:
         """What stood before each token of the context, zeros before the first of a sequence; (batch, S, size)."""
+        if self.previous is None:
+            return torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
         table = torch.cat([torch.zeros_like(x[:, :1]), x], dim=1)
         return table.gather(1, self.previous[..., None].expand_as(x))
 
