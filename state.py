@@ -23,7 +23,15 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from .conversion.output import usual_mode
-from .modeling_rwkv7_world.cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache
+from .modeling_rwkv7_world.cache_rwkv7 import (
+    CHANNEL_MIX,
+    LOW_RANKS,
+    QUERY,
+    TABLES,
+    TIME_MIX,
+    RWKV7Cache,
+    SeenTokens,
+)
 from .modeling_rwkv7_world.checkpoint_files import open_pth
 from .modeling_rwkv7_world.modeling_rwkv7 import RWKV7Model
 
@@ -48,6 +56,7 @@ __all__ = [
 # proposed for transformers. Nothing in the numbers tells them apart.
 ORDERS = ("value_key", "key_value")
 FILE_FORMAT = "rwkv7-state"
+_SEEN = ("rows", "segments", "row_of_id")  # tensors of `SeenTokens`
 FINGERPRINT_NUMBERS = 64  # of every parameter
 
 
@@ -67,7 +76,7 @@ def fork_state(state: RWKV7Cache, copies: int) -> RWKV7Cache:
     """
     if copies < 1:
         raise ValueError(f"copies is {copies}, expected at least 1.")
-    _layers(state)
+    _check_read(state)
     forked = copy.deepcopy(state)
     forked.batch_repeat_interleave(copies)
     return forked
@@ -79,7 +88,7 @@ def select_rows(state: RWKV7Cache, rows: int | Sequence[int]) -> RWKV7Cache:
     Raises:
         ValueError: If there is no such row, or no token was read yet.
     """
-    _layers(state)
+    _check_read(state)
     rows = [rows] if isinstance(rows, int) else list(rows)
     for row in rows:
         if not 0 <= row < state.batch_size:
@@ -132,8 +141,10 @@ def as_initial_state(state: RWKV7Cache) -> RWKV7Cache:
 
 
 def state_size(state: RWKV7Cache) -> int:
-    """Size of all tensors in bytes, which does not depend on the number of tokens read."""
-    return sum(tensor.nbytes for layer in _layers(state) for tensor in layer)
+    """Size of all tensors in bytes, which does not depend on the number of tokens read, except in RWKV-7b."""
+    _check_read(state)
+    seen = [] if state.seen is None else [state.seen.rows, state.seen.segments, state.seen.row_of_id]
+    return sum(tensor.nbytes for tensor in [*state.state_tensors(), *seen])
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -161,7 +172,7 @@ def is_same_model(first: str, second: str) -> bool:
 
 
 def save_state(state: RWKV7Cache, path: str | os.PathLike[str], model: PreTrainedModel) -> None:
-    """Writes the state as a safetensors file that remembers its model.
+    """Writes the state as a safetensors file that remembers its model; of RWKV-7b with its whole context.
 
     Args:
         state: What `model` made.
@@ -173,9 +184,10 @@ def save_state(state: RWKV7Cache, path: str | os.PathLike[str], model: PreTraine
     """
     tensors = {
         f"layers.{index}.{name}": tensor.contiguous()
-        for index, layer in enumerate(_layers(state))
+        for index, layer in enumerate(_states_of_layers(state))
         for name, tensor in layer._asdict().items()
     }
+    tensors |= {name: tensor.contiguous() for name, tensor in _context_tensors(state).items()}
     seen_tokens = str(state.get_seq_length())
     save_file(tensors, path, {"format": FILE_FORMAT, "fingerprint": fingerprint(model), "seen_tokens": seen_tokens})
     usual_mode(Path(path))
@@ -203,7 +215,10 @@ def load_state(path: str | os.PathLike[str], model: PreTrainedModel) -> RWKV7Cac
         )
     names = [[f"layers.{i}.{part}" for part in LayerState._fields] for i in range(len(_text_model(model).layers))]
     layers = [LayerState(*(_tensor(tensors, name, path) for name in layer)) for layer in names]
-    return _new_state(model, layers, int(metadata["seen_tokens"]), f"{path}: ")
+    state = _new_state(model, layers, int(metadata["seen_tokens"]), f"{path}: ")
+    if "tokens.rows" in tensors:
+        _restore_context(state, model, tensors, path)
+    return state
 
 
 def load_trained_state(path: str | os.PathLike[str], model: PreTrainedModel, batch_size: int = 1) -> RWKV7Cache:
@@ -291,10 +306,29 @@ def _tensor(tensors: dict[str, torch.Tensor], name: str, path: str | os.PathLike
     return tensors[name]
 
 
-def _layers(state: RWKV7Cache) -> list[LayerState]:
-    """The tensors of a state, not copied."""
+def _check_read(state: RWKV7Cache) -> None:
     if not all(state.has_previous_state(index) for index in range(len(state.layers))):
         raise ValueError("The state is empty: no token was read yet.")
+
+
+def _layers(state: RWKV7Cache) -> list[LayerState]:
+    """The tensors of a state, not copied.
+
+    Raises:
+        ValueError: If no token was read yet, or the state holds more than these.
+    """
+    layers = _states_of_layers(state)
+    if state.seen is not None:
+        raise ValueError(
+            f"The state holds its context of {state.seen.rows.shape[1]} tokens, as an RWKV-7b model looks back at "
+            "them: it can be forked, selected from and saved, but neither mixed, stacked nor exchanged."
+        )
+    return layers
+
+
+def _states_of_layers(state: RWKV7Cache) -> list[LayerState]:
+    """The tensors of a state but those of a context, not copied."""
+    _check_read(state)
     return [
         LayerState(
             state.get_conv_state(index, TIME_MIX).squeeze(-1),
@@ -303,6 +337,30 @@ def _layers(state: RWKV7Cache) -> list[LayerState]:
         )
         for index in range(len(state.layers))
     ]
+
+
+def _context_tensors(state: RWKV7Cache) -> dict[str, torch.Tensor]:
+    """What the state of an RWKV-7b model holds besides, by names in a file."""
+    if state.seen is None:
+        return {}
+    tensors = {f"tokens.{name}": getattr(state.seen, name) for name in _SEEN}
+    for index, layer in enumerate(state.layers):
+        tensors[f"layers.{index}.query"] = state.get_conv_state(index, QUERY).squeeze(-1)
+        tensors |= {f"layers.{index}.{name}": tensor for name, tensor in layer.context.items()}
+    return tensors
+
+
+def _restore_context(
+    state: RWKV7Cache, model: PreTrainedModel, tensors: dict[str, torch.Tensor], path: str | os.PathLike[str]
+) -> None:
+    """Puts what `_context_tensors` gave into a state for `model`."""
+    weight = _text_model(model).embeddings.weight
+    seen = {name: _tensor(tensors, f"tokens.{name}", path) for name in _SEEN}
+    state.seen = SeenTokens(**{name: tensor.to(weight.device) for name, tensor in seen.items()})
+    for index, layer in enumerate(state.layers):
+        state.update_shift_state(_tensor(tensors, f"layers.{index}.query", path).to(weight), index, QUERY)
+        for name in (*LOW_RANKS, *TABLES):
+            layer.context[name] = _tensor(tensors, f"layers.{index}.{name}", path).to(weight)
 
 
 def _check_alike(states: Sequence[list[LayerState]]) -> None:

@@ -63,7 +63,7 @@ def _describe_model(model: str) -> list[tuple[str, str]]:
     dtype = config.dtype or text.dtype
     parameters = _count_parameters(config)
     lines = [
-        ("model", f"{config.model_type}, {text.num_hidden_layers} layers, width {text.hidden_size}"),
+        ("model", f"{config.model_type}{_kind(text)}, {text.num_hidden_layers} layers, width {text.hidden_size}"),
         ("parameters", f"{parameters:,}"),
         ("saved as", "unknown dtype" if dtype is None else str(dtype).removeprefix("torch.")),
     ]
@@ -72,7 +72,13 @@ def _describe_model(model: str) -> list[tuple[str, str]]:
     if Path(model).expanduser().is_dir():
         size = check_weights(Path(model).expanduser())
         lines.append(("weight files", f"{size:,} bytes"))
-    return [*lines, ("state", f"{_state_bytes(text, dtype):,} bytes a sequence, however long")]
+    return [*lines, ("state", _describe_state(text, dtype))]
+
+
+def _kind(config: "PreTrainedConfig") -> str:
+    if config.deep_embed_attn_dim is not None:
+        return " (RWKV-7b, with DeepEmbed and DEA)"
+    return "" if config.deep_embed_dim is None else " (RWKV-7a, with DeepEmbed)"
 
 
 def _count_parameters(config: "PreTrainedConfig") -> int:
@@ -84,13 +90,19 @@ def _count_parameters(config: "PreTrainedConfig") -> int:
         return auto_class.from_config(config).num_parameters()
 
 
-def _state_bytes(config: "PreTrainedConfig", dtype: "torch.dtype | None") -> int:
-    """Two tokens of the model's dtype and a float32 matrix a head, in every layer."""
+def _describe_state(config: "PreTrainedConfig", dtype: "torch.dtype | None") -> str:
+    """In every layer two tokens of the model's dtype and a float32 matrix a head; in RWKV-7b also the context."""
     import torch
 
-    tokens = config.number_of_conv_states * (dtype or torch.float32).itemsize
-    matrices = config.head_dim * torch.float32.itemsize
-    return config.num_hidden_layers * config.hidden_size * (tokens + matrices)
+    size, hidden, layers = (dtype or torch.float32).itemsize, config.hidden_size, config.num_hidden_layers
+    constant = layers * hidden * (2 * size + config.head_dim * torch.float32.itemsize)
+    if config.deep_embed_attn_dim is None:
+        return f"{constant:,} bytes a sequence, however long"
+    place = torch.int64.itemsize
+    constant += layers * config.deep_embed_attn_dim * size + config.vocab_size * place
+    token = layers * 2 * config.deep_embed_attn_low_rank_dim * size + 2 * place
+    different = layers * (config.deep_embed_attn_dim + hidden) * size
+    return f"{constant:,} bytes a sequence, {token:,} more a token and {different:,} a different token"
 
 
 def _describe_backends() -> list[tuple[str, str]]:

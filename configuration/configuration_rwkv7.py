@@ -93,7 +93,19 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
     learned_initial_tokens (`bool`, *optional*, defaults to `False`):
         Whether the token shifts start from learned vectors in place of zeros.
     number_of_conv_states (`int`, *optional*, defaults to 2):
-        One-token shift states of a layer in the cache: time mix and channel mix.
+        One-token shift states of a layer in the cache: time mix and channel mix. In RWKV-7b a third, of the query.
+    deep_embed_dim (`int`, *optional*):
+        Side of the square matrix that every token has in every channel mix (DeepEmbed, RWKV-7a; 32 in the published
+        models). `None` is plain RWKV-7.
+    deep_embed_attn_dim (`int`, *optional*):
+        Width of queries and keys of the attention beside every time mix (DeepEmbedAttention or DEA, RWKV-7b; 256 in
+        the published model). Needs `deep_embed_dim`; `None` is a model without.
+    deep_embed_attn_low_rank_dim (`int`, *optional*):
+        Width of the low-rank maps that keys and values of that attention are made by; two such vectors of every token
+        are kept. `None` is 32, as in the published model, if there is such an attention.
+    blinkdl_row_vectors (`list[str]`, *optional*):
+        Vectors of DeepEmbed that are (1, 1, size) in the `.pth` file that the model came from, and not (size,), such
+        as `"ffn.s0"`. Only the way back to such a file reads it.
 
     Example:
 
@@ -159,6 +171,10 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
     learned_initial_state: bool = False
     learned_initial_tokens: bool = False
     number_of_conv_states: int = 2
+    deep_embed_dim: int | None = None
+    deep_embed_attn_dim: int | None = None
+    deep_embed_attn_low_rank_dim: int | None = None
+    blinkdl_row_vectors: list[str] | None = None
     layer_types: list[str] | None = None
 
     def __post_init__(self, **kwargs):
@@ -177,6 +193,13 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
                 f"head_dim={self.head_dim}; using {num_heads}."
             )
         self.num_heads = num_heads
+        if self.deep_embed_dim is not None:
+            # The channels are multiplied by factors of all of them
+            gathered = dict.fromkeys(("layers.*.ffn.key", "layers.*.ffn.value"), "colwise_gather_output")
+            self.base_model_tp_plan = self.base_model_tp_plan | gathered
+        if self.deep_embed_attn_dim is not None:
+            self.number_of_conv_states = 3
+            self.deep_embed_attn_low_rank_dim = self.deep_embed_attn_low_rank_dim or LOW_RANK_STEP
         if self.layer_types is None:
             self.layer_types = ["linear_attention"] * self.num_hidden_layers
         super().__post_init__(**kwargs)
@@ -197,6 +220,11 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
         widths = self.value_dim if isinstance(self.value_dim, list) else [self.value_dim]
         if any(width not in (None, self.hidden_size) for width in widths):
             raise ValueError(f"value_dim={self.value_dim} must equal hidden_size={self.hidden_size}.")
+        for name in ("deep_embed_dim", "deep_embed_attn_dim", "deep_embed_attn_low_rank_dim"):
+            if (width := getattr(self, name)) is not None and width < 1:
+                raise ValueError(f"{name}={width} must be positive.")
+        if self.deep_embed_attn_dim is not None and self.deep_embed_dim is None:
+            raise ValueError("deep_embed_attn_dim is set, but not deep_embed_dim: RWKV-7b has both.")
 
 
 __all__ = ["RWKV7Config"]

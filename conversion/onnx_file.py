@@ -206,6 +206,8 @@ def _check_model(model: nn.Module) -> None:
         raise ValueError(f"a {type(model).__name__} cannot be an ONNX file, only a text model, RWKV7ForCausalLM, can")
     if getattr(model, "hf_quantizer", None) is not None:
         raise ValueError("a quantised model cannot be an ONNX file; export the model that it was made from")
+    if model.config.deep_embed_attn_dim is not None:
+        raise ValueError("an RWKV-7b model (DEA) has a state that grows, which the graph has no place for")
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32 or not parameter.is_cpu:
             place = f"{parameter.dtype} on {parameter.device}"

@@ -127,7 +127,7 @@ def _open_folder(folder: Path) -> tuple[dict[str, torch.Tensor], dict]:
     if any(map(_FLA_NAME.fullmatch, found)):
         if not config:
             raise ValueError(f"{folder}: not a model folder, it holds no config.json")
-        return tensors_in_blinkdl(folder, _with_single_mixes(found))[0], config
+        return tensors_in_blinkdl(folder, _with_single_mixes(found), config)[0], config
     if not any(re.search(r"(^|\.)(blocks|layers)\.\d+\.", name) for name in found):
         raise ValueError(f"{folder}: no RWKV-7 text model of any layout, it holds no tensor of a layer")
     tensors = {blinkdl_name_of(name): tensor for name, tensor in found.items()}
@@ -149,17 +149,20 @@ def naming(source: Path, error: ValueError) -> ValueError:
     return error if message.startswith(str(source)) else ValueError(f"{source}: {message}")
 
 
-def tensors_in_blinkdl(folder: Path, found: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], Sizes]:
+def tensors_in_blinkdl(
+    folder: Path, found: dict[str, torch.Tensor], config: dict
+) -> tuple[dict[str, torch.Tensor], Sizes]:
     """The tensors of a text model in the fla format as they lie in a `.pth` file, and its sizes.
 
     Args:
         folder: Where they come from.
         found: By their names in the fla format, and in `.pth` files where that has no place for them.
+        config: The configuration of the text model, which tells what shapes do not.
 
     Raises:
         ValueError: If they are not those of an RWKV-7 model.
     """
-    sizes = sizes_of(folder, shapes_in_blinkdl(folder, found))
+    sizes = sizes_of(folder, shapes_in_blinkdl(folder, found, config))
     by_source = {entry.fla_name or name: (name, entry) for name, entry in all_entries(sizes).items()}
     tensors = {}
     for fla_name in (name for name in by_source if name in found):
@@ -182,12 +185,21 @@ def check_epsilons(folder: Path, config: dict, sizes: Sizes) -> None:
             raise ValueError(f"{folder}: {name} is {value:g}, but all who read .pth files take {expected[name]:g}")
 
 
-def shapes_in_blinkdl(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes_in_blinkdl(folder: Path, tensors: dict[str, torch.Tensor], config: dict) -> dict[str, tuple[int, ...]]:
     """The shapes that the tensors of a folder will have in a `.pth` file, by the names there."""
     layers = 1 + max((int(found[1]) for name in tensors if (found := _LAYER.match(name))), default=-1)
     if not 0 < layers <= len(tensors):
         raise ValueError(f"{folder}: no RWKV-7 text model in the fla format, it holds no tensor model.layers.0.*")
-    any_sizes = Sizes(layers, 0, 0, 0, 0, 0, 0, 0, 0, 0, has_initial_state=True)  # the names do not depend on the rest
+    # The names do not depend on the other sizes
+    any_sizes = Sizes(
+        layers,
+        *[0] * 9,
+        has_initial_state=True,
+        deep_embed=0,
+        deep_attn=0,
+        deep_attn_rank=0,
+        row_vectors=tuple(config.get("blinkdl_row_vectors") or ()),
+    )
     by_source = {entry.fla_name or name: (name, entry) for name, entry in all_entries(any_sizes).items()}
     shapes = {}
     for source_name, tensor in tensors.items():

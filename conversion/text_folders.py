@@ -170,6 +170,9 @@ def convert_to_official(
 def _check_plain(checkpoint: TextCheckpoint, layout: str) -> None:
     """Refuses a model of which a layout has no place for something."""
     config = checkpoint.config()
+    if config.deep_embed_dim is not None:
+        kind = "an RWKV-7a model (DeepEmbed)" if config.deep_embed_attn_dim is None else "an RWKV-7b model (DEA)"
+        raise ValueError(f"{checkpoint.source}: {kind}, which {layout} has no place for")
     if config.learned_initial_state:
         raise ValueError(f"{checkpoint.source}: starts from a learned state, which {layout} has no place for")
     expected = config.head_dim * config.norm_eps

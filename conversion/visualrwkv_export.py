@@ -76,8 +76,9 @@ def _in_file(
     if kinds != [tower.model_type for tower in TOWERS] or projector is None:
         raise ValueError(f"holds a {config.model_type} model, expected one that was made of VisualRWKV 7.00")
     extra = {name: found[name] for name in found if name.startswith((TEXT_PREFIX, TOWERS_PREFIX))}
-    tensors, sizes = _text_in_file(source, found, extra)
-    check_epsilons(source, config.text_config.to_dict(), sizes)
+    text_config = config.text_config.to_dict()
+    tensors, sizes = _text_in_file(source, found, extra, text_config)
+    check_epsilons(source, text_config, sizes)
     sources = {PROJECTOR_PREFIX + name: OUR_PROJECTOR + ours for name, ours in projector.items()}
     missing = sorted(sources.values() - found.keys())
     if missing:
@@ -89,13 +90,13 @@ def _in_file(
 
 
 def _text_in_file(
-    source: Path, found: dict[str, torch.Tensor], extra: dict[str, torch.Tensor]
+    source: Path, found: dict[str, torch.Tensor], extra: dict[str, torch.Tensor], text_config: dict
 ) -> tuple[dict[str, torch.Tensor], Sizes]:
     text = {
         name.replace(OUR_TEXT, "model.", 1): found[name] for name in found if name.startswith((OUR_TEXT, "lm_head."))
     }
     text |= {name.removeprefix(TEXT_PREFIX): extra[name] for name in extra if name.startswith(TEXT_PREFIX)}
-    renamed, sizes = tensors_in_blinkdl(source, text)
+    renamed, sizes = tensors_in_blinkdl(source, text, text_config)
     return {TEXT_PREFIX + name: tensor for name, tensor in renamed.items()}, sizes
 
 

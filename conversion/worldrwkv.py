@@ -165,7 +165,7 @@ def _look_at(source: Path) -> _Checkpoint:
     parts = split_parts(tensors, family)
     text = {text_name: tensors[name] for name, text_name in parts.text.items()}
     text_shapes = {name: tuple(tensor.shape) for name, tensor in text.items()}
-    sizes = sizes_of(source, shapes_in_blinkdl(source, text) if family.is_fla else text_shapes)
+    sizes = sizes_of(source, shapes_in_blinkdl(source, text, {}) if family.is_fla else text_shapes)
     if sizes.vocab != WORLD_VOCAB_SIZE:
         raise ValueError(f"a vocabulary of {sizes.vocab} is not that of the World models, expected {WORLD_VOCAB_SIZE}")
     projector = read_projector({name: shapes[name] for name in parts.projector}, family.projector, sizes.hidden)

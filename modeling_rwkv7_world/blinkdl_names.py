@@ -55,6 +55,10 @@ class Sizes:
     v_rank: int | None  # of a model with one layer, which has no value mix
     gate_rank: int
     has_initial_state: bool = False  # whether a state from state tuning was merged into it
+    deep_embed: int | None = None  # side of the matrices of RWKV-7a
+    deep_attn: int | None = None  # width of the queries of RWKV-7b
+    deep_attn_rank: int | None = None
+    row_vectors: tuple[str, ...] = ()  # of RWKV-7a, those of shape (1, 1, size), by their names in a block
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,15 @@ RENAMED_PARTS = {
     "output": "o_proj",
     "ln_x": "g_norm",
 }
+DEEP_EMBED = r"blocks\.\d+\.ffn\.(s_emb|s_emb_x|s[012])(\..*)?"  # names that only RWKV-7a and 7b have
+DEEP_ATTN = r"blocks\.\d+\.qkv\..*"  # names that only RWKV-7b has
+DEEP_EMBED_VECTORS = ("ffn.s0", "qkv.x_q", "qkv.x_k", "qkv.x_v")
+DEEP_ATTN_PARTS = {"qkv": "deep_embed_attn", "qq": "q_proj", "lnq": "q_norm", "lnk": "k_norm", "lnv": "v_norm"}
 LOW_RANK_ENDS = {"0": "lora.2.bias", "1": "lora.0.weight", "2": "lora.2.weight"}
 
 # What names tell of files that are no plain RWKV-7 model, the most telling first
 _FOREIGN_NAMES = [
-    (r"blocks\.\d+\.qkv\..*", "an RWKV-7b model (DEA, attention beside the state), which is not supported yet"),
-    (r".*\.ffn\.(s_emb|s_emb_x|s[012])(\..*)?", "an RWKV-7a model (DeepEmbed), which is not supported yet"),
-    (r".*\.ffn\.enn(\..*)?|.*\.rosa.*", "an RWKV-8 model, which is not supported"),
+    (r".*\.ffn\.enn(\..*)?|.*\.qkv\.(kk|vv|ennk|emm).*|.*\.rosa.*", "an RWKV-8 model, which is not supported"),
     (r".*\.att\.time_maa_.*", "an RWKV-6 model, expected RWKV-7"),
     (r".*\.att\.time_mix_g|.*\.att\.time_faaaa", "an RWKV-5 model, expected RWKV-7"),
     (r".*\.att\.time_(decay|first|mix_\w)", "an RWKV-4 or RWKV-5 model, expected RWKV-7"),
@@ -110,12 +116,14 @@ def fla_name_of(name: str) -> str:
         part, end = name.split(".")
         return f"{RENAMED_PARTS[part]}.{end}"
     _, layer, *parts = name.split(".")
-    if parts[0] == "ffn":
-        return f"model.layers.{layer}." + ".".join(parts)
-    low_rank = re.fullmatch(r"([wavg])([012])", parts[-1])
+    low_rank = re.fullmatch(r"([wavgsk])([012])", parts[-1])
     if low_rank:
-        return f"model.layers.{layer}.attn.{low_rank[1]}_lora.{LOW_RANK_ENDS[low_rank[2]]}"
-    return f"model.layers.{layer}." + ".".join(RENAMED_PARTS.get(part, part) for part in parts)
+        parts[-1] = f"{low_rank[1]}_lora.{LOW_RANK_ENDS[low_rank[2]]}"
+    if parts[0] == "ffn":
+        place = "ffn.deep_embed." if parts[1].startswith("s_") else "ffn."
+        return f"model.layers.{layer}.{place}" + ".".join(parts[1:])
+    renamed = RENAMED_PARTS | DEEP_ATTN_PARTS
+    return f"model.layers.{layer}." + ".".join(renamed.get(part, part) for part in parts)
 
 
 def all_entries(sizes: Sizes) -> dict[str, Entry]:
@@ -151,7 +159,46 @@ def _layer_entries(sizes: Sizes, layer: int) -> dict[str, Entry]:
     entries[f"{block}ffn.x_k"] = _entry(f"{block}ffn.x_k", (1, 1, hidden), Change.FLATTEN)
     entries[f"{block}ffn.key.weight"] = _entry(f"{block}ffn.key.weight", (ffn, hidden))
     entries[f"{block}ffn.value.weight"] = _entry(f"{block}ffn.value.weight", (hidden, ffn))
+    if sizes.deep_embed is not None:
+        entries |= _deep_embed(block, sizes, sizes.deep_embed)
+    if sizes.deep_attn is not None:
+        entries |= _deep_attn(f"{block}qkv.", sizes, sizes.deep_attn, sizes.deep_attn_rank)
     return entries
+
+
+def _deep_embed(block: str, sizes: Sizes, side: int) -> dict[str, Entry]:
+    """What RWKV-7a has more in a layer."""
+    name = f"{block}ffn.s"
+    return {
+        f"{name}_emb.weight": _entry(f"{name}_emb.weight", (sizes.vocab, side**2)),
+        f"{name}_emb_x.weight": _entry(f"{name}_emb_x.weight", (side**2, sizes.hidden)),
+        f"{name}1": _entry(f"{name}1", (sizes.hidden, side), Change.TRANSPOSE),
+        f"{name}2": _entry(f"{name}2", (side, sizes.ffn), Change.TRANSPOSE),
+        f"{name}0": _deep_vector(f"{name}0", sizes.ffn, sizes),
+    }
+
+
+def _deep_attn(prefix: str, sizes: Sizes, width: int, rank: int) -> dict[str, Entry]:
+    """What RWKV-7b has besides in a layer."""
+    hidden = sizes.hidden
+    entries = {f"{prefix}qq.weight": _entry(f"{prefix}qq.weight", (width, hidden))}
+    for s, size in (("k", width), ("v", hidden)):
+        entries |= {
+            f"{prefix}{s}1": _entry(f"{prefix}{s}1", (hidden, rank), Change.TRANSPOSE),
+            f"{prefix}{s}2": _entry(f"{prefix}{s}2", (rank, size), Change.TRANSPOSE),
+            f"{prefix}{s}_emb.weight": _entry(f"{prefix}{s}_emb.weight", (sizes.vocab, size)),
+            f"{prefix}{s}_emb_x.weight": _entry(f"{prefix}{s}_emb_x.weight", (size, hidden)),
+        }
+    for s, size in (("q", width), ("k", width), ("v", hidden)):
+        entries[f"{prefix}x_{s}"] = _deep_vector(f"{prefix}x_{s}", size, sizes)
+        entries |= {f"{prefix}ln{s}.{end}": _entry(f"{prefix}ln{s}.{end}", (size,)) for end in ("weight", "bias")}
+    return entries
+
+
+def _deep_vector(name: str, size: int, sizes: Sizes) -> Entry:
+    if name.split(".", 2)[2] in sizes.row_vectors:
+        return _entry(name, (1, 1, size), Change.FLATTEN)
+    return _entry(name, (size,))
 
 
 def _entry(name: str, shape: tuple[int, ...], change: Change = Change.NONE) -> Entry:
@@ -194,6 +241,8 @@ def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
             raise ValueError(f"{name} has the shape {tuple(shapes[name])}, expected {dims} dimensions")
         return shapes[name][axis]
 
+    has_attn = any(re.fullmatch(DEEP_ATTN, name) for name in shapes)
+    has_embed = has_attn or any(re.fullmatch(DEEP_EMBED, name) for name in shapes)
     value_mix = next((f"blocks.{layer}.att.v1" for layer in (1, 0) if f"blocks.{layer}.att.v1" in shapes), None)
     if value_mix is None and max(layers) > 0:
         raise ValueError("the tensor blocks.1.att.v1 is missing")
@@ -209,6 +258,10 @@ def read_sizes(shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
         v_rank=value_mix and size(value_mix, 1),
         gate_rank=size("blocks.0.att.g1", 1),
         has_initial_state=any(name.endswith(".att.time_state") for name in shapes),
+        deep_embed=size("blocks.0.ffn.s1", 1) if has_embed else None,
+        deep_attn=size("blocks.0.qkv.qq.weight", 0) if has_attn else None,
+        deep_attn_rank=size("blocks.0.qkv.k1", 1) if has_attn else None,
+        row_vectors=tuple(name for name in DEEP_EMBED_VECTORS if len(shapes.get(f"blocks.0.{name}", ())) == 3),
     )
 
 
@@ -282,5 +335,9 @@ def text_config_of(sizes: Sizes, **kwargs) -> RWKV7Config:
         v_low_rank_dim=sizes.v_rank,
         gate_low_rank_dim=sizes.gate_rank,
         learned_initial_state=sizes.has_initial_state,
+        deep_embed_dim=sizes.deep_embed,
+        deep_embed_attn_dim=sizes.deep_attn,
+        deep_embed_attn_low_rank_dim=sizes.deep_attn_rank,
+        blinkdl_row_vectors=list(sizes.row_vectors) or None,
         **{"norm_eps": BLINKDL_NORM_EPS, "group_norm_eps": group_norm_eps, **kwargs},
     )

@@ -32,15 +32,69 @@ from .cache_names import CACHE_NAME, returns_both_cache_names, takes_both_cache_
 
 
 TIME_MIX, CHANNEL_MIX = 0, 1  # indices of the two token-shift states of a layer
+QUERY = 2  # and of a third in RWKV-7b
+# What a layer of RWKV-7b keeps of tokens, (batch, tokens, rank), and of different tokens, (rows, size)
+LOW_RANKS, TABLES = ("k_low_rank", "v_low_rank"), ("k_table", "v_table")
 
 # In assisted decoding: reading few tokens twice costs less than one more forward pass, which reads all weights
 MAX_TOKENS_READ_AGAIN = 8
 
 
+@dataclasses.dataclass
+class SeenTokens:
+    """The tokens that an RWKV-7b model looks back at, for all layers.
+
+    Attributes:
+        rows: (batch, tokens) int64, where each token is in the tables of the layers.
+        segments: (batch, tokens) int64, which sequence of its row it belongs to, from 1; 0 for padding.
+        row_of_id: (vocabulary,) int64, where a token of an id is in the tables; -1 if it was not seen.
+        is_plain: Whether there is neither padding nor a second sequence in any row, which spares looking for them.
+    """
+
+    rows: torch.Tensor
+    segments: torch.Tensor
+    row_of_id: torch.Tensor
+    is_plain: bool = False
+
+    def select(self, indices: torch.Tensor) -> "SeenTokens":
+        """Of some rows of the batch."""
+        indices = indices.to(self.rows.device)
+        rows, segments = (x.index_select(0, indices) for x in (self.rows, self.segments))
+        return dataclasses.replace(self, rows=rows, segments=segments)
+
+
+class RWKV7ContextLayer(LinearAttentionLayer):
+    """What a layer of RWKV-7b keeps: the states of RWKV-7, and of every token and every different token vectors.
+
+    Attributes:
+        context: By the names `LOW_RANKS` and `TABLES`; empty before the first token.
+    """
+
+    is_compileable = False  # it grows
+
+    def __init__(self, number_of_states: int):
+        super().__init__(number_of_states)
+        self.context: dict[str, torch.Tensor] = {}
+
+    def reset(self) -> None:
+        """Back to the state before the first token."""
+        super().reset()
+        self.context = {}
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keeps the rows `beam_idx` of the batch; tables are of all rows."""
+        super().reorder_cache(beam_idx)
+        for name in LOW_RANKS:
+            if name in self.context:
+                kept = self.context[name]
+                self.context[name] = kept.index_select(0, beam_idx.to(kept.device))
+
+
 class RWKV7Cache(Cache):
     """The state of every layer: two one-token shift states and the matrix state of the recurrence.
 
-    Its size does not depend on the number of tokens seen. `copy.deepcopy` forks it, and it can be passed as
+    Its size does not depend on the number of tokens seen, except in RWKV-7b: there it grows by two vectors of
+    `deep_embed_attn_low_rank_dim` a token and layer. `copy.deepcopy` forks it, and it can be passed as
     `cache` (or `past_key_values`, its name until transformers 5.23) to any number of continuations.
 
     Args:
@@ -53,14 +107,16 @@ class RWKV7Cache(Cache):
     def __init__(self, config: PreTrainedConfig, rows_may_begin: bool = False):
         config = config.get_text_config(decoder=True)
         number_of_states = config.number_of_conv_states
-        super().__init__(layers=[LinearAttentionLayer(number_of_states) for _ in range(config.num_hidden_layers)])
+        layer_class = LinearAttentionLayer if config.deep_embed_attn_dim is None else RWKV7ContextLayer
+        super().__init__(layers=[layer_class(number_of_states) for _ in range(config.num_hidden_layers)])
         self.config = config
         self.rows_may_begin = rows_may_begin
         # `generate` needs the number of tokens seen, which layers without keys do not track
         self.seen_tokens = 0
         # While past recording is on: the number of tokens and the layers before every forward pass since the last crop
         self.is_recording = False
-        self.snapshots: list[tuple[int, list[LinearAttentionLayer]]] = []
+        self.snapshots: list[tuple[int, SeenTokens | None, list[LinearAttentionLayer]]] = []
+        self.seen: SeenTokens | None = None  # by RWKV-7b
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of tokens seen, padding included."""
@@ -87,7 +143,7 @@ class RWKV7Cache(Cache):
     def reset(self) -> None:
         """Back to the state before the first token."""
         super().reset()
-        self.seen_tokens = 0
+        self.seen_tokens, self.seen = 0, None
         self.snapshots.clear()
 
     def activate_past_recording(self) -> None:
@@ -102,7 +158,7 @@ class RWKV7Cache(Cache):
     def begin_forward(self) -> None:
         """To be called before a forward pass changes the state."""
         if self.is_recording:
-            self.snapshots.append((self.seen_tokens, copy.deepcopy(self.layers)))
+            self.snapshots.append((self.seen_tokens, self.seen, copy.deepcopy(self.layers)))
 
     def crop(self, tokens_to_remove: int) -> None:
         """Takes back the last tokens, and with them all others of the forward pass that read them.
@@ -120,14 +176,20 @@ class RWKV7Cache(Cache):
         if tokens_to_remove > 0:
             raise ValueError(f"crop takes minus the number of tokens to remove, got {tokens_to_remove}.")
         target = self.seen_tokens + tokens_to_remove
-        if target < min([self.seen_tokens, *(seen for seen, _ in self.snapshots)]):
+        if target < min([self.seen_tokens, *(before for before, *_ in self.snapshots)]):
             raise RuntimeError(
                 f"The state after {target} tokens is gone: call `activate_past_recording` before the forward passes "
                 "that are to be taken back."
             )
         while self.seen_tokens > target:
-            self.seen_tokens, self.layers = self.snapshots.pop()
+            self.seen_tokens, self.seen, self.layers = self.snapshots.pop()
         self.snapshots.clear()
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keeps the rows `beam_idx` of the batch, in their order, repeated where they repeat."""
+        super().reorder_cache(beam_idx)
+        if self.seen is not None:
+            self.seen = self.seen.select(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Every row of the batch `repeats` times, one after the other."""
@@ -154,6 +216,40 @@ class RWKV7Cache(Cache):
     def update_shift_state(self, token: torch.Tensor, layer_idx: int, state_idx: int) -> None:
         """Stores the token (batch, hidden) that the next forward pass starts from."""
         self.update_conv_state(token[..., None], layer_idx, state_idx, conv_kernel_size=1)
+
+    def update_context(
+        self,
+        k_low_rank: torch.Tensor,
+        v_low_rank: torch.Tensor,
+        k_embed: torch.Tensor,
+        v_embed: torch.Tensor,
+        rows: torch.Tensor,
+        fresh: torch.Tensor,
+        layer_idx: int,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Adds tokens to what a layer of RWKV-7b looks back at.
+
+        Args:
+            k_low_rank: (batch, time, rank), of each new token, for its key.
+            v_low_rank: (batch, time, rank), for its value.
+            k_embed: (batch, time, size), of each new token, which depends on its id alone.
+            v_embed: (batch, time, hidden), likewise.
+            rows: (batch, tokens), rows of all tokens in the tables.
+            fresh: (new rows,), which of the flattened (batch * time) embeddings the tables do not have.
+            layer_idx: Of the layer.
+
+        Returns:
+            The four of all tokens so far.
+        """
+        context = self.layers[layer_idx].context
+        new = dict(zip(LOW_RANKS, (k_low_rank, v_low_rank), strict=True))
+        new |= {name: x.flatten(0, 1)[fresh] for name, x in zip(TABLES, (k_embed, v_embed), strict=True)}
+        for name, x in new.items():
+            if name in context:
+                context[name] = torch.cat([context[name].to(x.dtype), x], dim=1 if name in LOW_RANKS else 0)
+            else:
+                context[name] = x
+        return *(context[name] for name in LOW_RANKS), *(context[name][rows] for name in TABLES)
 
     def state_tensors(self) -> list[torch.Tensor]:
         """All tensors of the state, layer by layer; none before the first forward pass."""
@@ -195,10 +291,16 @@ class RWKV7Cache(Cache):
         return states
 
 
+_RECURRENT, _CONTEXT = 1, 2  # places in what `_mappings_of` gives
+
+
 def _tensors_of(layer: LinearAttentionLayer) -> list[tuple[dict[int, torch.Tensor], int]]:
     """Where the tensors of a layer's state are: mappings, and the keys in them that have a tensor."""
-    mappings = (layer.conv_states, layer.recurrent_states)
-    return [(states, key) for states in mappings for key in sorted(states) if states[key] is not None]
+    return [(states, key) for states in _mappings_of(layer) for key in sorted(states) if states[key] is not None]
+
+
+def _mappings_of(layer: LinearAttentionLayer) -> tuple[dict[int | str, torch.Tensor], ...]:
+    return layer.conv_states, layer.recurrent_states, getattr(layer, "context", {})
 
 
 def _is_plain(x: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
@@ -211,13 +313,15 @@ class _BesidesTensors:
     """What a cache is besides the tensors of its state; a graph made with one cache runs with any other.
 
     Attributes:
-        places: Of every tensor, the layer, whether its state is recurrent, and the index there.
+        has_context: Whether the tokens that an RWKV-7b model has seen come after the tensors.
+        places: Of every tensor, the layer, which of its mappings it is in, and the key there.
     """
 
     config: PreTrainedConfig = dataclasses.field(compare=False)
     rows_may_begin: bool
+    has_context: bool
     seen_tokens: int = dataclasses.field(compare=False)
-    places: list[tuple[int, bool, int]]
+    places: list[tuple[int, int, int | str]]
 
 
 def register_cache_export_support() -> None:
@@ -245,11 +349,16 @@ def register_cache_export_support() -> None:
 def _to_tensors(cache: RWKV7Cache) -> tuple[list[torch.Tensor], _BesidesTensors]:
     seen = cache.seen_tokens if isinstance(cache.seen_tokens, int) else 0  # a tracer's symbol means nothing outside it
     places = [
-        (index, states is layer.recurrent_states, key)
+        (index, mapping, key)
         for index, layer in enumerate(cache.layers)
-        for states, key in _tensors_of(layer)
+        for mapping, states in enumerate(_mappings_of(layer))
+        for key in sorted(states)
+        if states[key] is not None
     ]
-    return cache.state_tensors(), _BesidesTensors(cache.config, cache.rows_may_begin, seen, places)
+    tensors, has_context = cache.state_tensors(), cache.seen is not None
+    if has_context:
+        tensors += [cache.seen.rows, cache.seen.segments, cache.seen.row_of_id]
+    return tensors, _BesidesTensors(cache.config, cache.rows_may_begin, has_context, seen, places)
 
 
 def _to_named_tensors(cache: RWKV7Cache) -> tuple[list[tuple[pytree.SequenceKey, torch.Tensor]], _BesidesTensors]:
@@ -263,21 +372,27 @@ def _from_tensors(tensors: Any, rest: _BesidesTensors) -> RWKV7Cache | list:
         return tensors  # a tree of something else, as of what a function said of every tensor
     cache = RWKV7Cache(rest.config, rest.rows_may_begin)
     cache.seen_tokens = rest.seen_tokens
-    for tensor, (layer_idx, is_recurrent, state_idx) in zip(tensors, rest.places, strict=True):
-        if is_recurrent:
+    if rest.has_context:
+        *tensors, rows, segments, row_of_id = tensors
+        cache.seen = SeenTokens(rows, segments, row_of_id)
+    for tensor, (layer_idx, mapping, key) in zip(tensors, rest.places, strict=True):
+        if mapping == _CONTEXT:
+            cache.layers[layer_idx].context[key] = tensor
+        elif mapping == _RECURRENT:
             cache.update_recurrent_state(tensor, layer_idx)
         else:
-            cache.update_conv_state(tensor, layer_idx, state_idx, conv_kernel_size=1)
+            cache.update_conv_state(tensor, layer_idx, key, conv_kernel_size=1)
     return cache
 
 
 def _to_json(rest: _BesidesTensors) -> dict[str, Any]:
-    return {"config": rest.config.to_dict(), "rows_may_begin": rest.rows_may_begin, "places": rest.places}
+    flags = {"rows_may_begin": rest.rows_may_begin, "has_context": rest.has_context}
+    return {"config": rest.config.to_dict(), **flags, "places": rest.places}
 
 
 def _from_json(rest: dict[str, Any]) -> _BesidesTensors:
     places = [tuple(place) for place in rest["places"]]
-    return _BesidesTensors(RWKV7Config(**rest["config"]), rest["rows_may_begin"], 0, places)
+    return _BesidesTensors(RWKV7Config(**rest["config"]), rest["rows_may_begin"], rest["has_context"], 0, places)
 
 
 class RWKV7GenerationMixin(GenerationMixin):

@@ -29,6 +29,7 @@ from transformers.core_model_loading import ConversionOps, Transpose, WeightConv
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from .blinkdl_names import (
+    DEEP_ATTN_PARTS,
     LOW_RANK_ENDS,
     RENAMED_PARTS,
     all_entries,
@@ -111,6 +112,18 @@ def loading_rules() -> list[WeightTransform]:
     for end, fla_end in LOW_RANK_ENDS.items():
         change = _Reshape(-1) if end == "0" else Transpose(0, 1)
         rules += [_Converter(rf"\.attn\.{s}{end}$", f".attn.{s}_lora.{fla_end}", [change]) for s in "wavg"]
+    for end, fla_end in LOW_RANK_ENDS.items():
+        change = _Reshape(-1) if end == "0" else Transpose(0, 1)
+        rules.append(_Converter(rf"\.ffn\.s{end}$", f".ffn.deep_embed.s_lora.{fla_end}", [change]))
+        if end != "0":
+            rules += [_Converter(rf"\.qkv\.{s}{end}$", f".deep_embed_attn.{s}_lora.{fla_end}", [change]) for s in "kv"]
+    rules += [_Converter(rf"\.qkv\.x_{s}$", f".deep_embed_attn.x_{s}", [_Reshape(-1)]) for s in "qkv"]
+    rules.append(_Renaming(r"\.ffn\.(?=s_emb)", ".ffn.deep_embed."))
+    rules.append(_Renaming(r"\.qkv\.(?=[kv]_emb)", ".deep_embed_attn."))
+    rules += [
+        _Renaming(rf"\.qkv\.{name}\.", f".deep_embed_attn.{DEEP_ATTN_PARTS[name]}.")
+        for name in ("qq", "lnq", "lnk", "lnv")
+    ]
     rules += [_Converter(rf"{_TIME_MIX}{name}$", f".attn.{name}", [_Reshape(-1)]) for name in ("k_k", "k_a")]
     rules += [
         _Converter(r"blocks\.(?=\d+\.ffn\.x_k$)", "layers.", [_Reshape(-1)]),

@@ -32,6 +32,7 @@ from ..kernels.linear_cpu import DTYPES, Quantized
 from ..kernels.plain_inference import is_plain_module, is_plain_tensor
 from ..kernels.quantized_linear import in_cpp, is_plain_weight
 from ..kernels.wkv7_cpu import HEAD_DIM_STEP, MAX_HEAD_DIM
+from .low_rank import RWKV7LowRank
 from .quantized_linear import QuantizedLinear
 
 
@@ -157,7 +158,7 @@ def _plain_parts(block: nn.Module, index: int) -> list[nn.Module]:
 
 
 def _parts(block: nn.Module, index: int) -> Iterator[tuple[nn.Module, type[nn.Module]]]:
-    from .modeling_rwkv7 import RWKV7Attention, RWKV7Block, RWKV7FeedForward, RWKV7LowRank
+    from .modeling_rwkv7 import RWKV7Attention, RWKV7Block, RWKV7FeedForward
 
     yield block, RWKV7Block
     if index > 0:
@@ -165,6 +166,8 @@ def _parts(block: nn.Module, index: int) -> Iterator[tuple[nn.Module, type[nn.Mo
     yield block.attn_norm, nn.LayerNorm
     yield block.ffn_norm, nn.LayerNorm
     yield block.ffn, RWKV7FeedForward
+    if block.ffn.config.deep_embed_dim is not None:  # which the kernels do not know
+        raise _Unsuitable
     for name in ("key", "value"):
         yield _matrix(block.ffn, name)
     attn = block.attn

@@ -14,7 +14,7 @@
 """RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import NamedTuple
@@ -55,88 +55,25 @@ from .cache_rwkv7 import (
 )
 from .causal_lm_loss import causal_lm_loss, wants_own_loss
 from .checkpoint_layouts import LoadsBlinkDLFiles
+from .deep_embed import (
+    KeepsItsVocabulary,
+    RWKV7DeepEmbed,
+    RWKV7DeepEmbedAttention,
+    init_deep_embed,
+    init_deep_embed_attention,
+)
 from .four_bits_as_stored import FourBitsAsStored
 from .initial_state import RWKV7InitialState
 from .layers_at_once import run_layers
+from .low_rank import RWKV7LowRank
 from .quantized_linear import QuantizedLinear
+from .token_context import TokenContext
 from .token_layout import PackedSequences, TokenLayout
+from .token_shift import fused_operators, mix_tokens, shift_tokens
 
 
 # The decay is exp(-exp(-1/2) sigmoid(w)), which keeps it above 0.545
 LOG_DECAY_SCALE = -math.exp(-0.5)
-
-
-class RWKV7LowRank(nn.Module):
-    """A low-rank map `x -> W2 act(W1 x) + bias`: how RWKV-7 makes decay, learning rate, value mix and gate from data.
-
-    The linear maps are `lora.0` and `lora.2` as in the fla format; they are not PEFT's LoRA.
-    """
-
-    def __init__(self, hidden_size: int, low_rank_dim: int, activation: nn.Module, bias: bool = True):
-        super().__init__()
-        self.lora = nn.ModuleList(
-            [
-                nn.Linear(hidden_size, low_rank_dim, bias=False),
-                activation,
-                nn.Linear(low_rank_dim, hidden_size, bias=bias),
-            ]
-        )
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        first, activation, second = self.lora
-        return linear(second, activation(linear(first, hidden_states)))
-
-
-def shift_tokens(
-    hidden_states: torch.Tensor,
-    layout: TokenLayout,
-    cache: RWKV7Cache | None,
-    layer_idx: int,
-    state_idx: int,
-    initial: torch.Tensor | None,
-    fused: ModuleType | None,
-) -> torch.Tensor:
-    """What `mix_tokens` takes as the previous tokens, through the cache if there is one.
-
-    (batch, time, hidden), or (batch, hidden), only the token before each row, where the kernels shift by themselves.
-    Before the first token of a sequence stands `initial`, (hidden,), or zeros.
-    """
-    start = torch.zeros_like(hidden_states[:, 0])
-    if initial is not None:
-        start = start + initial.to(hidden_states)
-    carried = None if cache is None else cache.get_shift_state(layer_idx, state_idx, hidden_states)
-    carried = start if carried is None else carried
-    if fused is fused_cpu and layout.is_plain:
-        previous, last = carried, hidden_states[:, -1]
-    else:
-        previous, last = layout.shift(hidden_states, carried, start)
-    if cache is not None:
-        cache.update_shift_state(last, layer_idx, state_idx)
-    return previous
-
-
-def fused_operators(
-    hidden_states: torch.Tensor, head_dim: int, parameters: tuple[torch.Tensor, ...]
-) -> ModuleType | None:
-    """The kernels that stand in for the plain PyTorch of a layer here, or `None`."""
-    if fused_triton.is_fused(hidden_states, head_dim):
-        return fused_triton
-    return fused_cpu if fused_cpu.is_fused(hidden_states, *parameters) else None
-
-
-def mix_tokens(
-    hidden_states: torch.Tensor,
-    previous: torch.Tensor,
-    mixes: tuple[torch.Tensor, ...],
-    fused: ModuleType | None,
-) -> Iterator[torch.Tensor]:
-    """For each of the mixes every token with that much of the previous one (`shift_tokens`), (batch, time, hidden)."""
-    if fused is fused_cpu:  # made when asked for, so that what reads it finds it in the cache
-        return (fused_cpu.mix_tokens(hidden_states, previous, mix) for mix in mixes)
-    if fused:
-        return iter(fused.mix_tokens(hidden_states, previous, *mixes))
-    delta = previous - hidden_states
-    return iter([torch.addcmul(hidden_states, delta, mix) for mix in mixes])
 
 
 class RWKV7Attention(nn.Module):
@@ -306,16 +243,27 @@ class RWKV7FeedForward(nn.Module):
         self.key = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.value = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self.initial_token = RWKV7InitialState((config.hidden_size,), config.learned_initial_tokens)
+        # CODEPATH: `rwkv7a-*` and `rwkv7b-*` have DeepEmbed
+        if config.deep_embed_dim is not None:
+            self.deep_embed = RWKV7DeepEmbed(config)
 
     def forward(
-        self, hidden_states: torch.Tensor, layout: TokenLayout, cache: RWKV7Cache | None = None
+        self,
+        hidden_states: torch.Tensor,
+        layout: TokenLayout,
+        cache: RWKV7Cache | None = None,
+        token_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(batch, time, hidden) in and out."""
+        """(batch, time, hidden) in and out; `token_embeds` are the normalised embeddings that DeepEmbed needs."""
         fused = fused_operators(hidden_states, self.config.head_dim, (self.x_k,))
         initial = self.initial_token()
         previous = shift_tokens(hidden_states, layout, cache, self.layer_idx, CHANNEL_MIX, initial, fused)
         key = linear(self.key, *mix_tokens(hidden_states, previous, (self.x_k,), fused))
-        return linear(self.value, fused.squared_relu(key) if fused else torch.relu(key).square())
+        k = fused.squared_relu(key) if fused else torch.relu(key).square()
+        # CODEPATH: `rwkv7a-*` and `rwkv7b-*` have DeepEmbed
+        if self.config.deep_embed_dim is not None:
+            k = k * self.deep_embed(hidden_states, layout.token_ids, token_embeds)
+        return linear(self.value, k)
 
 
 class RWKV7Block(GradientCheckpointingLayer):
@@ -333,6 +281,9 @@ class RWKV7Block(GradientCheckpointingLayer):
         self.attn = RWKV7Attention(config, layer_idx)
         self.ffn_norm = nn.LayerNorm(config.hidden_size, **norm_args)
         self.ffn = RWKV7FeedForward(config, layer_idx)
+        # CODEPATH: `rwkv7b-*` have an attention beside the time mix
+        if config.deep_embed_attn_dim is not None:
+            self.deep_embed_attn = RWKV7DeepEmbedAttention(config, layer_idx)
 
     def forward(
         self,
@@ -340,13 +291,21 @@ class RWKV7Block(GradientCheckpointingLayer):
         v_first: torch.Tensor | None,
         layout: TokenLayout,
         cache: RWKV7Cache | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, time, hidden) in and out, with the values of layer 0 passed on."""
+        token_embeds: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """(batch, time, hidden) in and out, with what layer 0 makes for all: its values and normalised embeddings.
+
+        Embeddings of the tokens, (batch, time, hidden), are only for RWKV-7a, else `None`.
+        """
         hidden_states = self.pre_norm(hidden_states)
+        token_embeds = None if token_embeds is None else self.pre_norm(token_embeds)
         update, v_first = self.attn(self.attn_norm(hidden_states), v_first, layout, cache)
+        # CODEPATH: `rwkv7b-*` have an attention beside the time mix, which reads the residual stream itself
+        if layout.context is not None:
+            update = update + self.deep_embed_attn(hidden_states, layout, cache, token_embeds)
         hidden_states = hidden_states + update
-        hidden_states = hidden_states + self.ffn(self.ffn_norm(hidden_states), layout, cache)
-        return hidden_states, v_first
+        hidden_states = hidden_states + self.ffn(self.ffn_norm(hidden_states), layout, cache, token_embeds)
+        return hidden_states, v_first, token_embeds
 
 
 @torch.no_grad()
@@ -420,7 +379,7 @@ class RWKV7StateEncoding(NamedTuple):
 
 
 @auto_docstring
-class RWKV7PreTrainedModel(SavedWithCode, LoadsBlinkDLFiles, FourBitsAsStored, PreTrainedModel):
+class RWKV7PreTrainedModel(SavedWithCode, LoadsBlinkDLFiles, FourBitsAsStored, KeepsItsVocabulary, PreTrainedModel):
     config: RWKV7Config
     base_model_prefix = "model"
     input_modalities = ("text",)
@@ -445,6 +404,10 @@ class RWKV7PreTrainedModel(SavedWithCode, LoadsBlinkDLFiles, FourBitsAsStored, P
             init_time_mix(module)
         elif isinstance(module, RWKV7FeedForward):
             init_channel_mix(module)
+        elif isinstance(module, RWKV7DeepEmbed):
+            init_deep_embed(module)
+        elif isinstance(module, RWKV7DeepEmbedAttention):
+            init_deep_embed_attention(module)
         elif isinstance(module, RWKV7InitialState) and module.weight is not None:
             init.zeros_(module.weight)
         elif isinstance(module, RWKV7Model):
@@ -481,6 +444,7 @@ class RWKV7Model(RWKV7PreTrainedModel):
         cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        token_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         r"""
@@ -491,13 +455,22 @@ class RWKV7Model(RWKV7PreTrainedModel):
             reset. RWKV-7 has no position embeddings.
         cache (`RWKV7Cache`, *optional*):
             The state after the tokens seen so far. `past_key_values` is another name of it.
+        token_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Beside `inputs_embeds`, the tokens that stand there, by whose ids RWKV-7a (`deep_embed_dim`) looks up
+            matrices; of images and audio these are the placeholders.
         """
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        token_embeds = None
         if inputs_embeds is None:
             # Embeddings that PEFT has wrapped do not tell their number
             check_token_ids(input_ids, getattr(self.embeddings, "num_embeddings", self.config.vocab_size))
             inputs_embeds = self.embeddings(input_ids)
+        # CODEPATH: `rwkv7a-*` and `rwkv7b-*` look tokens up in every layer
+        if self.config.deep_embed_dim is not None:
+            token_ids = token_ids if input_ids is None else input_ids
+            check_given_ids(token_ids, inputs_embeds, self.config.vocab_size)
+            token_embeds = inputs_embeds if input_ids is not None else self.embeddings(token_ids)
         if cache is not None and not hasattr(cache, "begin_forward"):  # by name: saved code has a class of its own
             raise ValueError(
                 f"RWKV-7 continues the state in an RWKV7Cache, got a {type(cache).__name__}: it has no keys and "
@@ -517,13 +490,17 @@ class RWKV7Model(RWKV7PreTrainedModel):
         past_length = 0 if cache is None else cache.get_seq_length()
         rows_may_begin = getattr(cache, "rows_may_begin", False)
         layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length, rows_may_begin)
+        layout.token_ids = token_ids
         if cache is not None:
             cache.begin_forward()
+        # CODEPATH: `rwkv7b-*` attend to all tokens so far
+        if self.config.deep_embed_attn_dim is not None:
+            layout.context = TokenContext.build(layout, token_ids, self.config.vocab_size, cache)
         hidden_states = run_layers(self.layers, inputs_embeds, layout, cache)
         if hidden_states is None:
             hidden_states, v_first = inputs_embeds, None
             for layer in self.layers:
-                hidden_states, v_first = layer(hidden_states, v_first, layout, cache)
+                hidden_states, v_first, token_embeds = layer(hidden_states, v_first, layout, cache, token_embeds)
         if cache is not None:
             cache.seen_tokens += inputs_embeds.shape[1]
         return RWKV7ModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
@@ -577,6 +554,25 @@ def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
     if lowest < 0 or highest >= vocab_size:
         bad = input_ids[(input_ids < 0) | (input_ids >= vocab_size)]
         raise ValueError(f"Token id {int(bad[0])} is out of range: the model has ids 0 to {vocab_size - 1}.")
+
+
+def check_given_ids(token_ids: torch.Tensor | None, inputs_embeds: torch.Tensor, vocab_size: int) -> None:
+    """Refuses embeddings without the ids that a model with DeepEmbed needs beside them.
+
+    Raises:
+        ValueError: If there are none, or they do not fit.
+    """
+    if token_ids is None:
+        raise ValueError(
+            "inputs_embeds alone are not enough: a model with deep_embed_dim (RWKV-7a) looks up a matrix of every "
+            "token in every layer by its id. Pass input_ids instead, or also token_ids, the tokens that stand there."
+        )
+    if token_ids.shape != inputs_embeds.shape[:2]:
+        raise ValueError(
+            f"token_ids have the shape {tuple(token_ids.shape)}, expected {tuple(inputs_embeds.shape[:2])} as "
+            "inputs_embeds have."
+        )
+    check_token_ids(token_ids, vocab_size)
 
 
 @auto_docstring

@@ -37,6 +37,7 @@ from .cache_names import CACHE_NAME, BothCacheNames, takes_both_cache_names
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss, wants_own_loss
 from .checkpoint_layouts import LoadsWhole
+from .deep_embed import KeepsItsVocabulary
 from .encoders import build_audio_tower, encode_clips, encode_pictures
 from .four_bits_as_stored import FourBitsAsStored
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
@@ -80,7 +81,7 @@ class RWKVWorldCausalLMOutputWithPast(BothCacheNames, CausalLMOutputWithPast):
 
 
 @auto_docstring
-class RWKVWorldPreTrainedModel(SavedWithCode, LoadsWhole, FourBitsAsStored, PreTrainedModel):
+class RWKVWorldPreTrainedModel(SavedWithCode, LoadsWhole, FourBitsAsStored, KeepsItsVocabulary, PreTrainedModel):
     config: RWKVWorldConfig
     base_model_prefix = "model"
     input_modalities = ("image", "audio", "text")
@@ -296,8 +297,11 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: only for comparisons with VisualRWKV's evaluation
         if self.config.left_padding_multiple is not None:
             padding = self._left_padding(inputs_embeds, attention_mask, cache)
-            end = self.get_input_embeddings().weight[self.config.text_config.eos_token_id]
-            inputs_embeds = torch.cat([end.expand(1, padding, -1), inputs_embeds], dim=1)
+            end = self.config.text_config.eos_token_id
+            end_embeds = self.get_input_embeddings().weight[end].expand(1, padding, -1)
+            inputs_embeds = torch.cat([end_embeds, inputs_embeds], dim=1)
+            if input_ids is not None:
+                input_ids = torch.nn.functional.pad(input_ids, (padding, 0), value=end)
             attention_mask = position_ids = None
 
         outputs = self.language_model(
@@ -305,6 +309,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             position_ids=position_ids,
             cache=cache,
             inputs_embeds=inputs_embeds,
+            token_ids=input_ids,
             **kwargs,
         )
         return RWKVWorldModelOutputWithPast(

@@ -14,9 +14,14 @@
 """Which tokens of a batch are real and which token precedes each: padding and packing, worked out once per forward."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from transformers.utils.import_utils import is_tracing
+
+
+if TYPE_CHECKING:
+    from .token_context import TokenContext
 
 
 # Rows that `previous` and `last` look up: what a sequence starts from, the carried row, then the tokens themselves.
@@ -42,19 +47,23 @@ class PackedSequences:
 
 @dataclass
 class TokenLayout:
-    """The neighbours of every token. All fields are `None` for a batch without padding or packing.
+    """The neighbours of every token. The first four fields are `None` for a batch without padding or packing.
 
     Attributes:
         mask: (batch, time) bool, true for real tokens.
         previous: (batch, time) row of the previous real token of the same sequence, see [`TokenLayout.shift`].
         last: (batch,) row of the last real token.
         packed: Segments of a packed batch.
+        token_ids: (batch, time), for layers that look tokens up.
+        context: All tokens so far, for layers that attend to them.
     """
 
     mask: torch.Tensor | None = None
     previous: torch.Tensor | None = None
     last: torch.Tensor | None = None
     packed: PackedSequences | None = None
+    token_ids: torch.Tensor | None = None
+    context: "TokenContext | None" = None
 
     @classmethod
     def build(

@@ -14,7 +14,7 @@ from .parts import parts_of
 
 
 DECAY_BIAS = re.compile(r"\.w_lora\.lora\.2\.bias$")
-_LOW_RANK = re.compile(r"\.[wavg]_lora\.lora\.")
+_LOW_RANK = re.compile(r"\.[wavgsk]_lora\.lora\.")
 _MATRIX = re.compile(r"\.weight$|\.lora_[AB]\.|\.miss_block")
 
 

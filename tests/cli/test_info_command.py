@@ -3,6 +3,7 @@
 """`rwkv7-world info`: its figures are those of the model, and what it cannot describe it refuses in one line."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from rwkv7_world.cli.loading import load_config, load_model
 from rwkv7_world.cli.main import main
 from rwkv7_world.kernels import linear_cpu
 from rwkv7_world.kernels.wkv7 import explain_backends, select_backend
+from rwkv7_world.state import state_size
 
 
 def info(capsys, *argv) -> dict[str, str]:
@@ -44,6 +46,20 @@ def test_sizes_are_those_of_the_model(dtype, tmp_path, capsys):
     assert lines["state"].startswith(f"{sum(x.nbytes for x in layers):,} bytes")
     assert lines["saved as"] == str(dtype).removeprefix("torch.")
     assert lines["weight files"] == f"{(tmp_path / 'model.safetensors').stat().st_size:,} bytes"
+
+
+def test_relatives_are_told_and_how_their_state_grows(tmp_path, capsys):
+    tiny_model(deep_embed_dim=4).save_pretrained(tmp_path / "7a")
+    model = tiny_model(deep_embed_dim=4, deep_embed_attn_dim=12)
+    model.save_pretrained(tmp_path / "7b")
+    with torch.no_grad():
+        cache = model(torch.tensor([[3, 4, 3, 5, 3]]), use_cache=True).past_key_values
+    capsys.readouterr()  # the bars of saving
+    assert info(capsys, tmp_path / "7a")["model"] == "rwkv7 (RWKV-7a, with DeepEmbed), 2 layers, width 32"
+    lines = info(capsys, tmp_path / "7b")
+    assert lines["model"].startswith("rwkv7 (RWKV-7b, with DeepEmbed and DEA), ")
+    constant, token, different = (int(x.replace(",", "")) for x in re.findall(r"[\d,]*\d", lines["state"]))
+    assert state_size(cache) == constant + 5 * token + 3 * different
 
 
 def test_a_quantised_model_is_told_and_not_quantised_again(tmp_path, capsys):

@@ -291,14 +291,9 @@ BAD_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
         "{}: 70 tensors cannot make the 1000000000 layers that their names tell of",
     ),
     "unknown tensor": (changed(blocks__0__att__zzz=ZERO), "{}: the tensor blocks.0.att.zzz is none that RWKV-7 has"),
-    "RWKV-7a": (
+    "part of RWKV-7a": (
         changed(blocks__0__ffn__s_emb__weight=ZERO),
-        "{}: an RWKV-7a model (DeepEmbed), which is not supported yet (it holds the tensor blocks.0.ffn.s_emb.weight)",
-    ),
-    "RWKV-7b": (
-        changed(blocks__0__ffn__s1=ZERO, blocks__0__qkv__qq__weight=ZERO),
-        "{}: an RWKV-7b model (DEA, attention beside the state), which is not supported yet "
-        "(it holds the tensor blocks.0.qkv.qq.weight)",
+        "{}: the tensor blocks.0.ffn.s1 is missing",
     ),
     "RWKV-8": (
         changed(blocks__0__ffn__enn__weight=ZERO),

@@ -121,7 +121,7 @@ def tiny_config(vision: str | None = None, audio: str | None = None, **kwargs) -
         "vision_config": None if vision is None else vision_config(vision),
         "audio_config": None if audio is None else audio_config(audio),
     }
-    return RWKVWorldConfig(text_config=text_config, **encoders | token_ids | kwargs)
+    return RWKVWorldConfig(**{"text_config": text_config} | encoders | token_ids | kwargs)
 
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -231,13 +231,13 @@ def check_pipeline_parallel(rank: int, port: str, folder) -> None:
     layout = TokenLayout()
     with torch.no_grad():
         if rank == 0:
-            for tensor in layers[0](whole.model.embeddings(ids), None, layout):
+            for tensor in layers[0](whole.model.embeddings(ids), None, layout)[: len(passed_on)]:
                 torch.distributed.send(tensor.contiguous(), 1)
             return
         received = [torch.empty(2, 7, whole.config.hidden_size) for _ in passed_on]
         for tensor in received:
             torch.distributed.recv(tensor, 0)
-        hidden_states, _ = layers[1](*received, layout)
+        hidden_states, *_ = layers[1](*received, layout)
         logits = whole.lm_head(whole.model.norm(hidden_states))
         one_by_one = whole(ids, output_hidden_states=True)  # which keeps the layers from running all at once
         assert torch.equal(logits, one_by_one.logits)
@@ -250,6 +250,7 @@ def test_two_processes_share_the_matrices_of_a_model(tmp_path):
             changes = {"tie_word_embeddings": tied, "vocab_size": vocab_size}
             tiny_model(**changes).save_pretrained(tmp_path / f"{tied} {vocab_size}")
         tiny_composite("siglip", tie_word_embeddings=tied).save_pretrained(tmp_path / f"{tied} composite")
+    tiny_model(deep_embed_dim=4, deep_embed_attn_dim=12).save_pretrained(tmp_path / "RWKV-7b")
     in_two_processes(check_tensor_parallel, *tmp_path.iterdir())
 
 

@@ -40,13 +40,13 @@ def conversations(**media) -> list[dict]:
     ]
 
 
-def text_batch(**collator) -> tuple[nn.Module, dict]:
+def text_batch(model: dict | None = None, **collator) -> tuple[nn.Module, dict]:
     tokenizer = composites.tiny_tokenizer()
-    return tiny_model(vocab_size=len(tokenizer)), ConversationCollator(tokenizer, **collator)(words())
+    return tiny_model(vocab_size=len(tokenizer), **model or {}), ConversationCollator(tokenizer, **collator)(words())
 
 
-def masked_batch() -> tuple[nn.Module, dict]:
-    model, batch = text_batch()
+def masked_batch(**model) -> tuple[nn.Module, dict]:
+    model, batch = text_batch(model)
     batch["labels"][:, 4:9] = IGNORED_LABEL
     return model, batch
 
@@ -69,12 +69,17 @@ def clip_batch() -> tuple[nn.Module, dict]:
     return model, collator(conversations(audio=composites.random_clip(samples=12_000)))
 
 
+RWKV_7A, RWKV_7B = {"deep_embed_dim": 4}, {"deep_embed_dim": 4, "deep_embed_attn_dim": 12}
+
 BATCHES: dict[str, Callable] = {
     "padding": text_batch,
     "packing": partial(text_batch, packing=True, max_length=19),
     "a chunk without labels": masked_batch,
     "learned states": tuned_batch,
     "learned states, packing": partial(tuned_batch, packing=True, max_length=19),
+    "RWKV-7a": partial(masked_batch, **RWKV_7A),
+    "RWKV-7b": partial(masked_batch, **RWKV_7B),
+    "RWKV-7b, packing": partial(text_batch, RWKV_7B, packing=True, max_length=19),
     "pictures": picture_batch,
     "clips": clip_batch,
 }
@@ -133,7 +138,7 @@ def truncated_gradients(model: nn.Module, batch: dict, length: int) -> tuple[flo
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("make_batch", [masked_batch, tuned_batch])
+@pytest.mark.parametrize("make_batch", [masked_batch, tuned_batch, BATCHES["RWKV-7b"]])
 def test_detached_chunks_give_truncated_gradients(tmp_path, make_batch):
     model, batch = make_batch()
     loss, gradients = truncated_gradients(model, batch, 4)
