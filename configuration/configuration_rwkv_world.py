@@ -23,7 +23,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import auto_docstring
 
 from .configuration_rwkv7 import RWKV7Config
-from .configuration_vision_towers import VisionTowersConfig, known_prefix_tokens
+from .configuration_vision_towers import GRID_ENCODERS, VisionTowersConfig, known_prefix_tokens
 from .source_code import WritesItsCode, pipeline_references
 
 
@@ -31,6 +31,8 @@ from .source_code import WritesItsCode, pipeline_references
 _WHISPER_FRAMES = [2, 2, 1]
 # Vision projectors that may have a convolution in front
 MLP_PROJECTORS = ("mlp", "gelu_mlp")
+# Those that take features of pictures of many sizes in one row
+_PROJECTORS_OF_ROWS = ("mlp", "gelu_mlp", "pre_norm_mlp", "linear", "gated_mlp")
 
 
 @auto_docstring(checkpoint="WorldRWKV/RWKV7-0.4B-siglip2")
@@ -51,11 +53,20 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     num_additional_image_tokens (`int`, *optional*):
         Class and register tokens that the vision encoder puts in front of the patches; known for the usual encoders.
     vision_projector_type (`str`, *optional*, defaults to `"mlp"`):
-        `"mlp"` is a ReLU MLP `y` with the residual `y + LayerNorm(y)`, `"gelu_mlp"` a GELU MLP alone,
-        `"pixel_shuffle"` one matrix over squares of neighbouring patches, `"linear"` one matrix, `"gated_mlp"` a gate
-        over the features, one matrix and a norm.
+        `"mlp"` is an MLP `y` with the residual `y + norm(y)`, `"pre_norm_mlp"` an MLP with the residual
+        `x + MLP(norm(x))`, for features as wide as the text model, `"gelu_mlp"` a GELU MLP alone, `"pixel_shuffle"`
+        one matrix over squares of neighbouring patches, `"linear"` one matrix, `"gated_mlp"` a gate over the features,
+        one matrix and a norm.
     vision_projector_hidden_size (`int`, *optional*):
         Width of the vision projector's MLP, 4 times the hidden size of the text model if `None`.
+    vision_projector_activation (`str`, *optional*, defaults to `"relu"`):
+        Of the MLP of `"mlp"` and `"pre_norm_mlp"`: `"relu"`, `"gelu"`, or `"swiglu"`, which has a gate.
+    vision_projector_norm (`str`, *optional*, defaults to `"layernorm"`):
+        Of `"mlp"` and `"pre_norm_mlp"`: `"layernorm"` or `"rmsnorm"`.
+    num_deepstack_projectors (`int`, *optional*, defaults to 0):
+        Features of earlier layers of a Qwen3-VL vision encoder (its DeepStack) that have a projector of their own and
+        are added to the hidden states at the image's tokens, the first after the first layer of the text model, and so
+        on.
     vision_projector_kernel_size (`int`, *optional*):
         Kernel of a convolution over the features in front of the vision projector's MLP. `None` is no convolution.
     vision_projector_stride (`int`, *optional*, defaults to 2):
@@ -126,8 +137,11 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     vision_feature_layer: int | None = None
     vision_feature_select_strategy: Literal["default", "full"] = "full"
     num_additional_image_tokens: int | None = None
-    vision_projector_type: Literal["mlp", "gelu_mlp", "pixel_shuffle", "linear", "gated_mlp"] = "mlp"
+    vision_projector_type: Literal["mlp", "pre_norm_mlp", "gelu_mlp", "pixel_shuffle", "linear", "gated_mlp"] = "mlp"
     vision_projector_hidden_size: int | None = None
+    vision_projector_activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    vision_projector_norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    num_deepstack_projectors: int = 0
     vision_projector_kernel_size: int | None = None
     vision_projector_stride: int = 2
     vision_projector_scale_factor: int = 4
@@ -169,12 +183,52 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
             self.num_token_per_image
         ):
             raise ValueError(f"num_token_per_image is {self.num_token_per_image}, expected a square number.")
+        if self.vision_config is not None:
+            self._check_vision()
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> Any:
         """As the base class does; what has ears also names the pipeline for speech."""
         if self.audio_config is not None:
             self.custom_pipelines = pipeline_references(self.pipelines)
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def _check_vision(self) -> None:
+        """Refuses a projector, or options of it, that the vision encoder has no features for."""
+        if self.vision_takes_grids:
+            not_for_grids = {
+                "vision_projector_type": self.vision_projector_type not in _PROJECTORS_OF_ROWS,
+                "vision_projector_kernel_size": self.vision_projector_kernel_size is not None,
+                "vision_feature_layer": self.vision_feature_layer is not None,
+                "num_token_per_image": self.num_token_per_image is not None,
+                "left_padding_multiple": self.left_padding_multiple is not None,
+            }
+            for name, given in not_for_grids.items():
+                if given:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r}: {self.vision_config.model_type} gives merged features of "
+                        "pictures of any size, for which there is none such."
+                    )
+        features, width = self.vision_feature_size, self.text_config.hidden_size
+        if self.vision_projector_type == "pre_norm_mlp" and features != width:
+            raise ValueError(
+                f"pre_norm_mlp adds features of {features} to tokens of {width}: they must be of the same size."
+            )
+        available = len(getattr(self.vision_config, "deepstack_visual_indexes", ()))
+        if not 0 <= self.num_deepstack_projectors <= min(available, self.text_config.num_hidden_layers):
+            raise ValueError(
+                f"num_deepstack_projectors is {self.num_deepstack_projectors}, but the vision encoder gives features "
+                f"of {available} earlier layers, and the text model has {self.text_config.num_hidden_layers} layers."
+            )
+
+    @property
+    def vision_takes_grids(self) -> bool:
+        """Whether the vision encoder sees every picture in its own size, as patches and their grid."""
+        return self.vision_config is not None and self.vision_config.model_type in GRID_ENCODERS
+
+    @property
+    def vision_feature_size(self) -> int:
+        """Channels of the features that the vision projector takes."""
+        return self.vision_config.out_hidden_size if self.vision_takes_grids else self.vision_config.hidden_size
 
     @property
     def vision_projector_convolution(self) -> list[int] | None:

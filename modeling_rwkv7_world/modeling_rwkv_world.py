@@ -37,7 +37,7 @@ from .cache_names import CACHE_NAME, BothCacheNames, takes_both_cache_names
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss, wants_own_loss
 from .checkpoint_layouts import LoadsWhole
-from .encoders import build_audio_tower, encode_clips, encode_pictures
+from .encoders import EncoderOutput, build_audio_tower, encode_clips, encode_patches, encode_pictures
 from .four_bits_as_stored import FourBitsAsStored
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
 from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, pool_patches
@@ -116,7 +116,11 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: a modality without a configuration is absent from the model
         if config.vision_config is not None:
             self.vision_tower = AutoModel.from_config(config.vision_config)
-            self.vision_projector = VISION_PROJECTORS[config.vision_projector_type](config)
+            projector_class = VISION_PROJECTORS[config.vision_projector_type]
+            self.vision_projector = projector_class(config)
+            self.deepstack_projectors = nn.ModuleList(
+                [projector_class(config) for _ in range(config.num_deepstack_projectors)]
+            )
         # CODEPATH: a modality without a configuration is absent from the model
         if config.audio_config is not None:
             self.audio_tower = build_audio_tower(config.audio_config)
@@ -133,18 +137,34 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
     @can_return_tuple
     @auto_docstring(custom_intro="Encodes images and projects their features to token embeddings.")
     def get_image_features(
-        self, pixel_values: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.FloatTensor,
+        image_grid_thw: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
         pixel_values (`torch.FloatTensor` of shape `(num_images, channels, height, width)`):
             The images, or all tiles of one image after those of another; for several vision towers
-            `(num_images, numbers)`. `pooler_output` of the result is a list of `(tokens, hidden_size)`, one for each
-            image or tile.
+            `(num_images, numbers)`; for an encoder that takes grids `(patches, numbers)`. `pooler_output` of the
+            result is a list of `(tokens, hidden_size)`, one for each image or tile, and `deepstack_features`, if there
+            are any, a list of such lists.
+        image_grid_thw (`torch.LongTensor` of shape `(num_images, 3)`, *optional*):
+            Frames, rows and columns of patches of every image, for an encoder that takes grids.
         """
         if self.config.vision_config is None:
             raise ValueError("pixel_values were given to a model without a vision tower (vision_config is None).")
+        has_grids = image_grid_thw is not None
+        if has_grids != self.config.vision_takes_grids:
+            wanted = "without" if has_grids else "with"
+            raise ValueError(f"{self.config.vision_config.model_type} takes pixel_values {wanted} image_grid_thw.")
+        pixel_values = pixel_values.to(self.vision_tower.dtype)
+        # CODEPATH: Qwen's encoders see every picture in its own size
+        if has_grids:
+            return self._project_grids(
+                encode_patches(self.vision_tower, pixel_values, image_grid_thw, **kwargs), image_grid_thw
+            )
         outputs, features = encode_pictures(
-            self.vision_tower, pixel_values.to(self.vision_tower.dtype), self.config.vision_feature_layer, **kwargs
+            self.vision_tower, pixel_values, self.config.vision_feature_layer, **kwargs
         )
         # CODEPATH: WorldRWKV keeps CLIP's class token ("full"), LLaVA-style models keep only patches ("default")
         if self.config.vision_feature_select_strategy == "default":
@@ -153,6 +173,16 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         if self.config.num_token_per_image is not None:
             features = pool_patches(features, self.config.num_token_per_image)
         return BaseModelOutputWithPooling(pooler_output=list(self.vision_projector(features)), **outputs)
+
+    def _project_grids(self, outputs: EncoderOutput, grids: torch.LongTensor) -> EncoderOutput:
+        """The encoder's outputs with its features projected, and those of every image by themselves."""
+        tokens = (grids.prod(-1) // self.config.vision_config.spatial_merge_size**2).tolist()
+        outputs.deepstack_features = [
+            list(project(layer).split(tokens))
+            for project, layer in zip(self.deepstack_projectors, outputs.deepstack_features or (), strict=False)
+        ] or None
+        outputs.pooler_output = list(self.vision_projector(outputs.pooler_output).split(tokens))
+        return outputs
 
     @can_return_tuple
     @auto_docstring(custom_intro="Encodes audio clips and projects their features to token embeddings.")
@@ -228,21 +258,26 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
         return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
 
-    def _encode(self, mm_encoder_outputs, pixel_values, input_features, input_features_mask):
-        """Features of each modality as (tokens, hidden), from raw inputs or from what was encoded before."""
+    def _encode(self, mm_encoder_outputs, pixel_values, image_grid_thw, input_features, input_features_mask):
+        """Features of each modality as (tokens, hidden), from raw inputs or from what was encoded before.
+
+        Also those of the DeepStack, a list of (image tokens, hidden) by layer, if there are any.
+        """
         outputs = dict(mm_encoder_outputs or {})
         for modality, raw in (("image", pixel_values), ("audio", input_features)):
             if raw is not None and outputs.get(modality) is not None:
                 raise ValueError(f"Both raw {modality} inputs and mm_encoder_outputs[{modality!r}] were given.")
         if pixel_values is not None:
-            outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
+            outputs["image"] = self.get_image_features(pixel_values, image_grid_thw, return_dict=True)
         if input_features is not None:
             outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True)
-        return {
+        features = {
             modality: torch.cat(list(output.pooler_output))
             for modality, output in outputs.items()
             if output is not None
         }
+        deepstack = getattr(outputs.get("image"), "deepstack_features", None)
+        return features, None if deepstack is None else [torch.cat(list(layer)) for layer in deepstack]
 
     def _left_padding(self, inputs_embeds, attention_mask, cache) -> int:
         """Embeddings that `left_padding_multiple` wants in front of a whole row."""
@@ -263,6 +298,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
         input_features: torch.FloatTensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -273,6 +309,8 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | RWKVWorldModelOutputWithPast:
         r"""
+        image_grid_thw (`torch.LongTensor` of shape `(num_images, 3)`, *optional*):
+            Frames, rows and columns of patches of every image, for a vision encoder that takes images of any size.
         input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding in `input_features`.
         cache (`RWKV7Cache`, *optional*):
@@ -286,11 +324,16 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             check_token_ids(input_ids, self.config.text_config.vocab_size)
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        encoded = self._encode(mm_encoder_outputs, pixel_values, input_features, input_features_mask)
+        encoded, deepstack = self._encode(
+            mm_encoder_outputs, pixel_values, image_grid_thw, input_features, input_features_mask
+        )
+        masks = {}
         for modality, features in encoded.items():
             features = features.to(inputs_embeds.device, inputs_embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
-            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+            masks[modality] = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
+            inputs_embeds = inputs_embeds.masked_scatter(masks[modality], features)
+        if deepstack is not None:
+            kwargs |= {"visual_pos_masks": masks["image"].squeeze(-1), "deepstack_visual_embeds": deepstack}
 
         padding = 0
         # CODEPATH: only for comparisons with VisualRWKV's evaluation
@@ -314,6 +357,15 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             audio_hidden_states=encoded.get("audio"),
             **{CACHE_NAME: outputs.cache},
         )
+
+
+def _repeat_rows(media: list[torch.Tensor], counts: list[int], times: int) -> list[torch.Tensor]:
+    """Features of media, (tokens, hidden) each, row by row and `times` in a row; `counts` has the tokens of rows."""
+    features = torch.cat(list(media))
+    # A single row may hold placeholders of an earlier turn too; a wrong count is refused by the forward pass
+    fits = len(counts) > 1 and sum(counts) == len(features)
+    rows = features.split(counts) if fits else [features]
+    return [row for row in rows for _ in range(times)]
 
 
 @auto_docstring(
@@ -341,9 +393,16 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
 
     @auto_docstring
     def get_image_features(
-        self, pixel_values: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.FloatTensor,
+        image_grid_thw: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        return self.model.get_image_features(pixel_values, **kwargs)
+        r"""
+        image_grid_thw (`torch.LongTensor` of shape `(num_images, 3)`, *optional*):
+            Frames, rows and columns of patches of every image, for a vision encoder that takes images of any size.
+        """
+        return self.model.get_image_features(pixel_values, image_grid_thw, **kwargs)
 
     @auto_docstring
     def get_audio_features(
@@ -377,14 +436,14 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         for modality, output in mm_encoder_output.items():
             if output is None:
                 continue
-            features = torch.cat(list(output.pooler_output))
             ids = None if input_ids is None or input_ids.numel() == 0 else input_ids
             counts = self.model.find_placeholders(ids, inputs_embeds, modality).sum(dim=1).tolist()
-            # A single row may hold placeholders of an earlier turn too; a wrong count is refused by the forward pass
-            fits = len(counts) > 1 and sum(counts) == len(features)
-            rows = features.split(counts) if fits else [features]
-            rows = [row for row in rows for _ in range(expand_size)]
-            expanded[modality] = BaseModelOutputWithPooling(output.last_hidden_state, pooler_output=rows)
+            layers = getattr(output, "deepstack_features", None)
+            expanded[modality] = EncoderOutput(
+                output.last_hidden_state,
+                pooler_output=_repeat_rows(output.pooler_output, counts, expand_size),
+                deepstack_features=layers and [_repeat_rows(layer, counts, expand_size) for layer in layers],
+            )
         return expanded
 
     @takes_both_cache_names
@@ -394,6 +453,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
         input_features: torch.FloatTensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -409,6 +469,8 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | RWKVWorldCausalLMOutputWithPast:
         r"""
+        image_grid_thw (`torch.LongTensor` of shape `(num_images, 3)`, *optional*):
+            Frames, rows and columns of patches of every image, for a vision encoder that takes images of any size.
         input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding in `input_features`.
         cache (`RWKV7Cache`, *optional*):
@@ -443,6 +505,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
             input_features=input_features,
             input_features_mask=input_features_mask,
             attention_mask=attention_mask,

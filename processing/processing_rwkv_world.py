@@ -33,6 +33,8 @@ from .video import replace_videos
 
 # Under which image processors of transformers give the number of tiles of every picture
 NUM_TILES = "num_patches"
+# And under which those for encoders of pictures of any size give frames, rows and columns of patches
+GRIDS = "image_grid_thw"
 
 
 @auto_docstring
@@ -121,6 +123,8 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
             chat_template: Jinja template; the World template by default.
         """
         options = {}
+        if config.vision_takes_grids:
+            _check_patches(config.vision_config, image_processor)
         if config.vision_config is not None:
             # Several towers have one each, and a fixed number of tokens instead
             options["patch_size"] = getattr(config.vision_config, "patch_size", None)
@@ -232,6 +236,9 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the image."""
+        if GRIDS in image_inputs:
+            patches = int(np.prod(np.asarray(image_inputs[GRIDS][image_idx])))
+            return self.image_token * (patches // self.image_processor.merge_size**2)
         tiles = int(image_inputs[NUM_TILES][image_idx]) if NUM_TILES in image_inputs else 1
         # The pixels of several towers lie in one row, but are pooled to a fixed number of tokens. A tile of this index
         # may be of another picture, but all are alike
@@ -269,6 +276,10 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         """Placeholders of images of the given (height, width), for serving engines."""
         if image_sizes is None:
             return MultiModalData()
+        if GRIDS in self.image_processor.model_input_names:
+            patches = [self.image_processor.get_number_of_image_patches(*size, {}) for size in image_sizes]
+            tokens = [count // self.image_processor.merge_size**2 for count in patches]
+            return MultiModalData(num_image_tokens=tokens, num_image_patches=patches)
         count_tiles = getattr(self.image_processor, "get_number_of_image_patches", lambda height, width: 1)
         tiles = [count_tiles(height, width) for height, width in image_sizes]
         tokens = self._num_image_tokens(self._encoded_size() if self.num_token_per_image is None else None)
@@ -310,7 +321,7 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         """Names of everything this processor returns."""
         names = list(self.tokenizer.model_input_names)
         if hasattr(self, "image_processor"):
-            names.append("pixel_values")
+            names += [name for name in self.image_processor.model_input_names if name in ("pixel_values", GRIDS)]
         if hasattr(self, "feature_extractor"):
             names += ["input_features", "input_features_mask"]
         return names
@@ -332,6 +343,23 @@ def _check_rows(media, text: str | list[str] | None, token: str, kind: str) -> N
     for index, (count, row) in enumerate(zip(counts, texts, strict=True)):
         if count != row.count(token):
             raise ValueError(f"Row {index}: {row.count(token)} {token} tokens in its text, but {count} {kind}.")
+
+
+def _check_patches(vision_config, image_processor) -> None:
+    """Refuses an image processor that does not cut patches as the vision encoder takes them.
+
+    Raises:
+        ValueError: Names the option.
+    """
+    options = {
+        "patch_size": "patch_size",
+        "merge_size": "spatial_merge_size",
+        "temporal_patch_size": "temporal_patch_size",
+    }
+    for name, theirs in options.items():
+        wanted, given = getattr(vision_config, theirs), getattr(image_processor, name, None)
+        if image_processor is not None and given != wanted:
+            raise ValueError(f"The image processor's {name} is {given}, but the vision encoder takes {wanted}.")
 
 
 def _without_turn_marks(text: str) -> str:
