@@ -121,6 +121,9 @@ def work(tmp_path_factory):
     projector = {"vision_projector_type": "gelu_mlp", "vision_projector_kernel_size": 5}
     tiny_composite("siglip", **projector).save_pretrained(folders / "tiles")
     tiny_processor("siglip", sees="tiles", **projector).save_pretrained(folders / "tiles")
+    deepstack = {"num_deepstack_projectors": 2}
+    tiny_composite("qwen3_vl", **deepstack).save_pretrained(folders / "deepstack")
+    tiny_processor("qwen3_vl", **deepstack).save_pretrained(folders / "deepstack")
     RWKVWorldForConditionalGeneration.from_pretrained(CHECKPOINT).save_pretrained(folders / "tiny_world")
     AutoProcessor.from_pretrained(CHECKPOINT).save_pretrained(folders / "tiny_world")
     (work / "cases.json").write_text(json.dumps(CASES))
@@ -133,6 +136,7 @@ CASES = {
     "classifier": "AutoModelForSequenceClassification",
     "towers": "AutoModelForMultimodalLM",
     "tiles": "AutoModelForMultimodalLM",
+    "deepstack": "AutoModelForMultimodalLM",
     "tiny_world": "AutoModelForImageTextToText",
 }
 
