@@ -475,8 +475,7 @@ class RWKV7Model(RWKV7PreTrainedModel):
         cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
-        visual_pos_masks: torch.Tensor | None = None,
-        deepstack_visual_embeds: list[torch.Tensor] | None = None,
+        after_layers: dict[int, Callable[[torch.Tensor], torch.Tensor]] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         r"""
@@ -487,11 +486,9 @@ class RWKV7Model(RWKV7PreTrainedModel):
             reset. RWKV-7 has no position embeddings.
         cache (`RWKV7Cache`, *optional*):
             The state after the tokens seen so far. `past_key_values` is another name of it.
-        visual_pos_masks (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
-            True at the tokens of images, for `deepstack_visual_embeds`.
-        deepstack_visual_embeds (`list[torch.Tensor]`, *optional*):
-            DeepStack (arXiv 2406.04334): the i-th tensor, (tokens of images, hidden), is added to the hidden states of
-            these tokens after the i-th layer.
+        after_layers (`dict[int, Callable]`, *optional*):
+            By index of a layer what makes of the hidden states after it, `(batch_size, sequence_length, hidden_size)`,
+            those that the next layer reads, as DeepStack (arXiv 2406.04334) does with features of images.
         """
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
@@ -518,14 +515,14 @@ class RWKV7Model(RWKV7PreTrainedModel):
         layout = TokenLayout.build(inputs_embeds, attention_mask, position_ids, past_length, rows_may_begin)
         if cache is not None:
             cache.begin_forward()
-        added = deepstack_visual_embeds or []
-        hidden_states = None if added else run_layers(self.layers, inputs_embeds, layout, cache)
+        after_layers = after_layers or {}
+        hidden_states = None if after_layers else run_layers(self.layers, inputs_embeds, layout, cache)
         if hidden_states is None:
             hidden_states, v_first = inputs_embeds, None
             for index, layer in enumerate(self.layers):
                 hidden_states, v_first = layer(hidden_states, v_first, layout, cache)
-                if index < len(added):
-                    hidden_states = add_to_tokens(hidden_states, visual_pos_masks, added[index])
+                if index in after_layers:
+                    hidden_states = after_layers[index](hidden_states)
         if cache is not None:
             cache.seen_tokens += inputs_embeds.shape[1]
         return RWKV7ModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})
@@ -565,11 +562,6 @@ class RWKV7Model(RWKV7PreTrainedModel):
 
         recurrent = torch.stack([cache.get_recurrent_state(layer) for layer in layers], dim=1)
         return RWKV7StateEncoding(last_tokens(TIME_MIX), recurrent, last_tokens(CHANNEL_MIX))
-
-
-def add_to_tokens(hidden_states: torch.Tensor, mask: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-    """(batch, time, hidden) with the rows of `added`, (tokens, hidden), added where `mask`, (batch, time), is true."""
-    return hidden_states + torch.zeros_like(hidden_states).masked_scatter(mask[..., None], added.to(hidden_states))
 
 
 def check_token_ids(input_ids: torch.Tensor, vocab_size: int) -> None:

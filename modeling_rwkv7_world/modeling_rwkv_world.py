@@ -13,6 +13,7 @@
 # limitations under the License.
 """RWKV-7 with eyes and ears: encoders, projectors, and the language model that reads their features as tokens."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,7 +41,7 @@ from .checkpoint_layouts import LoadsWhole
 from .encoders import EncoderOutput, build_audio_tower, encode_clips, encode_patches, encode_pictures
 from .four_bits_as_stored import FourBitsAsStored
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
-from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, pool_patches
+from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, add_to_tokens, pool_patches
 
 
 @auto_docstring(custom_intro="Outputs of the composite without its head.")
@@ -259,10 +260,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
 
     def _encode(self, mm_encoder_outputs, pixel_values, image_grid_thw, input_features, input_features_mask):
-        """Features of each modality as (tokens, hidden), from raw inputs or from what was encoded before.
-
-        Also those of the DeepStack, a list of (image tokens, hidden) by layer, if there are any.
-        """
+        """Outputs of the encoders by modality, from raw inputs or from what was encoded before."""
         outputs = dict(mm_encoder_outputs or {})
         for modality, raw in (("image", pixel_values), ("audio", input_features)):
             if raw is not None and outputs.get(modality) is not None:
@@ -271,13 +269,13 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             outputs["image"] = self.get_image_features(pixel_values, image_grid_thw, return_dict=True)
         if input_features is not None:
             outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True)
-        features = {
-            modality: torch.cat(list(output.pooler_output))
-            for modality, output in outputs.items()
-            if output is not None
-        }
-        deepstack = getattr(outputs.get("image"), "deepstack_features", None)
-        return features, None if deepstack is None else [torch.cat(list(layer)) for layer in deepstack]
+        return {modality: output for modality, output in outputs.items() if output is not None}
+
+    def _after_layers(self, output: EncoderOutput, mask: torch.BoolTensor) -> dict[int, Callable]:
+        """What the text model does after its layers to the tokens of images, which are where `mask` is true."""
+        deepstack = getattr(output, "deepstack_features", None) or ()
+        layers = [torch.cat(list(layer)) for layer in deepstack]
+        return {index: partial(add_to_tokens, mask=mask, added=added) for index, added in enumerate(layers)}
 
     def _left_padding(self, inputs_embeds, attention_mask, cache) -> int:
         """Embeddings that `left_padding_multiple` wants in front of a whole row."""
@@ -324,16 +322,14 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             check_token_ids(input_ids, self.config.text_config.vocab_size)
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        encoded, deepstack = self._encode(
-            mm_encoder_outputs, pixel_values, image_grid_thw, input_features, input_features_mask
-        )
-        masks = {}
+        media = self._encode(mm_encoder_outputs, pixel_values, image_grid_thw, input_features, input_features_mask)
+        encoded = {modality: torch.cat(list(output.pooler_output)) for modality, output in media.items()}
         for modality, features in encoded.items():
             features = features.to(inputs_embeds.device, inputs_embeds.dtype)
-            masks[modality] = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
-            inputs_embeds = inputs_embeds.masked_scatter(masks[modality], features)
-        if deepstack is not None:
-            kwargs |= {"visual_pos_masks": masks["image"].squeeze(-1), "deepstack_visual_embeds": deepstack}
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
+            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+            if modality == "image":
+                kwargs["after_layers"] = self._after_layers(media["image"], mask)
 
         padding = 0
         # CODEPATH: only for comparisons with VisualRWKV's evaluation
