@@ -32,7 +32,7 @@ _WHISPER_FRAMES = [2, 2, 1]
 # Vision projectors that may have a convolution in front
 MLP_PROJECTORS = ("mlp", "gelu_mlp")
 # Those that take features of pictures of many sizes in one row
-_PROJECTORS_OF_ROWS = ("mlp", "gelu_mlp", "pre_norm_mlp", "linear", "gated_mlp")
+_PROJECTORS_OF_ROWS = ("mlp", "gelu_mlp", "pre_norm_mlp", "linear", "gated_mlp", "token_packer")
 
 
 @auto_docstring(checkpoint="WorldRWKV/RWKV7-0.4B-siglip2")
@@ -56,7 +56,7 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
         `"mlp"` is an MLP `y` with the residual `y + norm(y)`, `"pre_norm_mlp"` an MLP with the residual
         `x + MLP(norm(x))`, for features as wide as the text model, `"gelu_mlp"` a GELU MLP alone, `"pixel_shuffle"`
         one matrix over squares of neighbouring patches, `"linear"` one matrix, `"gated_mlp"` a gate over the features,
-        one matrix and a norm.
+        one matrix and a norm, `"token_packer"` attention to patches, in front of the text model and inside it.
     vision_projector_hidden_size (`int`, *optional*):
         Width of the vision projector's MLP, 4 times the hidden size of the text model if `None`.
     vision_projector_activation (`str`, *optional*, defaults to `"relu"`):
@@ -72,7 +72,18 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     vision_projector_stride (`int`, *optional*, defaults to 2):
         Stride of that convolution.
     vision_projector_scale_factor (`int`, *optional*, defaults to 4):
-        Side of the squares of patches that `"pixel_shuffle"` makes one token of.
+        Side of the squares of patches that `"pixel_shuffle"`, or of merged features that `"token_packer"` makes one
+        token of.
+    cross_attention_vision_layers (`list[int]`, *optional*):
+        Of `"token_packer"`: layers of the vision encoder whose patches layers of the text model attend to.
+    cross_attention_text_layers (`list[int]`, *optional*):
+        As many layers of the text model, after which the tokens of an image attend to its patches.
+    cross_attention_heads (`int`, *optional*, defaults to 1):
+        Heads of that attention.
+    cross_attention_key_value_heads (`int`, *optional*):
+        Heads of its keys and values, as many if `None`.
+    cross_attention_tied (`bool`, *optional*, defaults to `True`):
+        Whether all layers share one set of projections.
     num_token_per_image (`int`, *optional*):
         A square number: averages over a grid of so many cells are taken of the patches of a picture, in front of the
         projector. `None` takes the patches as they are.
@@ -137,7 +148,9 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     vision_feature_layer: int | None = None
     vision_feature_select_strategy: Literal["default", "full"] = "full"
     num_additional_image_tokens: int | None = None
-    vision_projector_type: Literal["mlp", "pre_norm_mlp", "gelu_mlp", "pixel_shuffle", "linear", "gated_mlp"] = "mlp"
+    vision_projector_type: Literal[
+        "mlp", "pre_norm_mlp", "gelu_mlp", "pixel_shuffle", "linear", "gated_mlp", "token_packer"
+    ] = "mlp"
     vision_projector_hidden_size: int | None = None
     vision_projector_activation: Literal["relu", "gelu", "swiglu"] = "relu"
     vision_projector_norm: Literal["layernorm", "rmsnorm"] = "layernorm"
@@ -145,6 +158,11 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     vision_projector_kernel_size: int | None = None
     vision_projector_stride: int = 2
     vision_projector_scale_factor: int = 4
+    cross_attention_vision_layers: list[int] | None = None
+    cross_attention_text_layers: list[int] | None = None
+    cross_attention_heads: int = 1
+    cross_attention_key_value_heads: int | None = None
+    cross_attention_tied: bool = True
     num_token_per_image: int | None = None
     left_padding_multiple: int | None = None
     audio_projector_hidden_size: int | None = None
@@ -208,6 +226,8 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
                         f"{name} is {getattr(self, name)!r}: {self.vision_config.model_type} gives merged features of "
                         "pictures of any size, for which there is none such."
                     )
+        if self.vision_projector_type == "token_packer":
+            self._check_cross_attention()
         features, width = self.vision_feature_size, self.text_config.hidden_size
         if self.vision_projector_type == "pre_norm_mlp" and features != width:
             raise ValueError(
@@ -218,6 +238,37 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
             raise ValueError(
                 f"num_deepstack_projectors is {self.num_deepstack_projectors}, but the vision encoder gives features "
                 f"of {available} earlier layers, and the text model has {self.text_config.num_hidden_layers} layers."
+            )
+
+    def _check_cross_attention(self) -> None:
+        """Refuses layers and heads that the vision encoder or the text model has not."""
+        if not self.vision_takes_grids or self.num_deepstack_projectors:
+            raise ValueError(
+                f"token_packer takes patches of a Qwen3-VL vision encoder, and no DeepStack: got "
+                f"{self.vision_config.model_type} with num_deepstack_projectors={self.num_deepstack_projectors}."
+            )
+        if self.cross_attention_key_value_heads is None:
+            self.cross_attention_key_value_heads = self.cross_attention_heads
+        depths = {"vision": self.vision_config.depth, "text": self.text_config.num_hidden_layers}
+        chosen = {kind: getattr(self, f"cross_attention_{kind}_layers") or [] for kind in depths}
+        for kind, layers in chosen.items():
+            if layers != sorted(set(layers)) or not all(0 <= layer < depths[kind] for layer in layers):
+                raise ValueError(
+                    f"cross_attention_{kind}_layers is {layers}, expected increasing layers below {depths[kind]}."
+                )
+        if len(chosen["vision"]) != len(chosen["text"]) or not chosen["text"]:
+            raise ValueError(
+                f"cross_attention_vision_layers is {chosen['vision']} and cross_attention_text_layers "
+                f"{chosen['text']}: expected as many of each, and at least one."
+            )
+        width, heads, key_value_heads = (
+            self.vision_config.hidden_size,
+            self.cross_attention_heads,
+            self.cross_attention_key_value_heads,
+        )
+        if width % heads or width % 4 or heads % key_value_heads:
+            raise ValueError(
+                f"{heads} heads and {key_value_heads} of keys and values do not divide patches of {width} channels."
             )
 
     @property
@@ -239,8 +290,9 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
 
     @property
     def vision_patches_per_token(self) -> int:
-        """Patches that the vision projector's pixel shuffle makes one token of, 1 without one."""
-        return self.vision_projector_scale_factor**2 if self.vision_projector_type == "pixel_shuffle" else 1
+        """Patches, or merged features, that the vision projector makes one token of."""
+        makes_fewer = self.vision_projector_type in ("pixel_shuffle", "token_packer")
+        return self.vision_projector_scale_factor**2 if makes_fewer else 1
 
     @property
     def audio_encoder_convolutions(self) -> list[list[int]]:

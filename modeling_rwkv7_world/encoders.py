@@ -13,8 +13,10 @@
 # limitations under the License.
 """The encoders of the composite behind one call each: pictures or clips in, features out, some of them at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -104,18 +106,25 @@ class EncoderOutput(BaseModelOutputWithPooling):
     Args:
         deepstack_features (`list`, *optional*):
             By earlier layer of the encoder what `pooler_output` is of the last one.
+        memories (`list`, *optional*):
+            By layer of the text model that attends to patches of images their keys and values, image by image.
     """
 
     deepstack_features: list | None = None
+    memories: list | None = None
 
 
-def encode_patches(tower: nn.Module, pixel_values: torch.Tensor, grids: torch.Tensor, **kwargs) -> EncoderOutput:
+def encode_patches(
+    tower: nn.Module, pixel_values: torch.Tensor, grids: torch.Tensor, layers: list[int] | None = None, **kwargs
+) -> EncoderOutput:
     """Outputs of a vision encoder that sees every picture in its own size, as Qwen3-VL's, some pictures at a time.
 
     Args:
         tower: A vision encoder of transformers.
         pixel_values: (patches, numbers of a patch), those of one picture after those of another.
         grids: (pictures, 3), patches of every picture: frames, rows, columns.
+        layers: Those whose outputs, (patches, channels), are given as `deepstack_features`; if `None` the encoder's
+            own, merged.
         kwargs: Of the encoder, as `output_hidden_states`.
 
     Returns:
@@ -130,10 +139,12 @@ def encode_patches(tower: nn.Module, pixel_values: torch.Tensor, grids: torch.Te
         raise ValueError(f"pixel_values has {len(pixel_values)} patches, but image_grid_thw tells of {sum(counts)}.")
     groups = _pictures_together(counts)
     patches = pixel_values.split([sum(counts[some]) for some in groups])
-    outputs = [
-        tower(values, grid_thw=grids[some], return_dict=True, **kwargs)
-        for values, some in zip(patches, groups, strict=True)
-    ]
+    outputs = []
+    for values, some in zip(patches, groups, strict=True):
+        with _outputs_of(tower.blocks, layers or ()) as captured:
+            outputs.append(tower(values, grid_thw=grids[some], return_dict=True, **kwargs))
+        if layers is not None:
+            outputs[-1].deepstack_features = [captured[layer] for layer in layers]
     joined = join_outputs(outputs, torch.cat)
     deepstack = zip(*(getattr(output, "deepstack_features", None) or () for output in outputs), strict=True)
     return EncoderOutput(
@@ -142,6 +153,22 @@ def encode_patches(tower: nn.Module, pixel_values: torch.Tensor, grids: torch.Te
         hidden_states=joined.hidden_states,
         deepstack_features=[torch.cat(same) for same in deepstack] or None,
     )
+
+
+@contextmanager
+def _outputs_of(blocks: nn.ModuleList, layers: Iterable[int]) -> Iterator[dict[int, torch.Tensor]]:
+    """What some of the blocks give in the forward passes inside, by their index."""
+    captured = {}
+
+    def keep(layer: int, module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        captured[layer] = output
+
+    handles = [blocks[layer].register_forward_hook(partial(keep, layer)) for layer in layers]
+    try:
+        yield captured
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _pictures_together(counts: list[int]) -> list[slice]:

@@ -13,6 +13,7 @@
 # limitations under the License.
 """RWKV-7 with eyes and ears: encoders, projectors, and the language model that reads their features as tokens."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,7 @@ from .encoders import EncoderOutput, build_audio_tower, encode_clips, encode_pat
 from .four_bits_as_stored import FourBitsAsStored
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
 from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, add_to_tokens, pool_patches
+from .token_packer import RWKVWorldTokenPacker
 
 
 @auto_docstring(custom_intro="Outputs of the composite without its head.")
@@ -117,7 +119,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: a modality without a configuration is absent from the model
         if config.vision_config is not None:
             self.vision_tower = AutoModel.from_config(config.vision_config)
-            projector_class = VISION_PROJECTORS[config.vision_projector_type]
+            projector_class = {**VISION_PROJECTORS, "token_packer": RWKVWorldTokenPacker}[config.vision_projector_type]
             self.vision_projector = projector_class(config)
             self.deepstack_projectors = nn.ModuleList(
                 [projector_class(config) for _ in range(config.num_deepstack_projectors)]
@@ -161,9 +163,9 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         pixel_values = pixel_values.to(self.vision_tower.dtype)
         # CODEPATH: Qwen's encoders see every picture in its own size
         if has_grids:
-            return self._project_grids(
-                encode_patches(self.vision_tower, pixel_values, image_grid_thw, **kwargs), image_grid_thw
-            )
+            layers = self.config.cross_attention_vision_layers
+            outputs = encode_patches(self.vision_tower, pixel_values, image_grid_thw, layers, **kwargs)
+            return self._project_grids(outputs, image_grid_thw)
         outputs, features = encode_pictures(
             self.vision_tower, pixel_values, self.config.vision_feature_layer, **kwargs
         )
@@ -177,6 +179,13 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
 
     def _project_grids(self, outputs: EncoderOutput, grids: torch.LongTensor) -> EncoderOutput:
         """The encoder's outputs with its features projected, and those of every image by themselves."""
+        # CODEPATH: torchtitan's later models attend to patches (`kind: cross_attn`), all others project features
+        if self.config.vision_projector_type == "token_packer":
+            layers, outputs.deepstack_features = outputs.deepstack_features, None
+            outputs.pooler_output, outputs.memories = self.vision_projector(
+                outputs.pooler_output, layers, outputs.last_hidden_state, grids
+            )
+            return outputs
         tokens = (grids.prod(-1) // self.config.vision_config.spatial_merge_size**2).tolist()
         outputs.deepstack_features = [
             list(project(layer).split(tokens))
@@ -273,6 +282,12 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
 
     def _after_layers(self, output: EncoderOutput, mask: torch.BoolTensor) -> dict[int, Callable]:
         """What the text model does after its layers to the tokens of images, which are where `mask` is true."""
+        if memories := getattr(output, "memories", None):
+            attend = partial(
+                self.vision_projector.attend, mask=mask, counts=[len(image) for image in output.pooler_output]
+            )
+            layers = enumerate(self.config.cross_attention_text_layers)
+            return {layer: partial(attend, depth=depth, memories=memories[depth]) for depth, layer in layers}
         deepstack = getattr(output, "deepstack_features", None) or ()
         layers = [torch.cat(list(layer)) for layer in deepstack]
         return {index: partial(add_to_tokens, mask=mask, added=added) for index, added in enumerate(layers)}
@@ -355,6 +370,21 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         )
 
 
+def _repeat_images(media: list[torch.Tensor], counts: list[int], times: int) -> list[int]:
+    """Indices of images, those of every row of `counts` tokens `times` in a row."""
+    sizes = [len(image) for image in media]
+    if len(counts) == 1 or sum(counts) != sum(sizes):  # see `_repeat_rows`
+        return list(range(len(media))) * times
+    images, start = [], 0
+    for count in counts:
+        stop = start
+        while sum(sizes[start:stop]) < count:
+            stop += 1
+        images += list(range(start, stop)) * times
+        start = stop
+    return images
+
+
 def _repeat_rows(media: list[torch.Tensor], counts: list[int], times: int) -> list[torch.Tensor]:
     """Features of media, (tokens, hidden) each, row by row and `times` in a row; `counts` has the tokens of rows."""
     features = torch.cat(list(media))
@@ -424,6 +454,14 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             model_kwargs["mm_encoder_outputs"]["audio"] = self.get_audio_features(clips, mask, return_dict=True)
         return model_kwargs
 
+    def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
+        """Reads a prompt at once, not in chunks, where tokens attend to whole images."""
+        image = (model_kwargs.get("mm_encoder_outputs") or {}).get("image")
+        if getattr(image, "memories", None) is not None:
+            generation_config = copy.copy(generation_config)
+            generation_config.prefill_chunk_size = None
+        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
+
     def _expand_multimodal_outputs(
         self, input_ids, mm_encoder_output, expand_size: int = 1, inputs_embeds: torch.Tensor | None = None
     ) -> dict[str, BaseModelOutputWithPooling]:
@@ -434,6 +472,14 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
                 continue
             ids = None if input_ids is None or input_ids.numel() == 0 else input_ids
             counts = self.model.find_placeholders(ids, inputs_embeds, modality).sum(dim=1).tolist()
+            if memories := getattr(output, "memories", None):
+                images = _repeat_images(output.pooler_output, counts, expand_size)
+                expanded[modality] = EncoderOutput(
+                    output.last_hidden_state,
+                    pooler_output=[output.pooler_output[image] for image in images],
+                    memories=[[layer[image] for image in images] for layer in memories],
+                )
+                continue
             layers = getattr(output, "deepstack_features", None)
             expanded[modality] = EncoderOutput(
                 output.last_hidden_state,

@@ -234,11 +234,28 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         window = window or int(self.audio_window_seconds * self.feature_extractor.sampling_rate)
         return np.array_split(clip, math.ceil(len(clip) / window))
 
+    @property
+    def _patches_of_token(self) -> int:
+        """Patches of a token where pictures have grids: features that the encoder merges, times those it packs."""
+        return self.image_processor.merge_size**2 * self.vision_patches_per_token
+
+    def _process_images(self, images, **kwargs):
+        """As the base class does; where tokens are squares of merged features, pictures have whole squares."""
+        if GRIDS not in self.image_processor.model_input_names or self.vision_patches_per_token == 1:
+            return super()._process_images(images, **kwargs)
+        kwargs["merge_size"] = math.isqrt(self._patches_of_token)
+        processed, replacements = super()._process_images(images, **kwargs)
+        merge_size = self.image_processor.merge_size
+        processed["pixel_values"] = _by_merged_features(
+            processed["pixel_values"], processed[GRIDS], merge_size, kwargs["merge_size"] // merge_size
+        )
+        return processed, replacements
+
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the image."""
         if GRIDS in image_inputs:
             patches = int(np.prod(np.asarray(image_inputs[GRIDS][image_idx])))
-            return self.image_token * (patches // self.image_processor.merge_size**2)
+            return self.image_token * (patches // self._patches_of_token)
         tiles = int(image_inputs[NUM_TILES][image_idx]) if NUM_TILES in image_inputs else 1
         # The pixels of several towers lie in one row, but are pooled to a fixed number of tokens. A tile of this index
         # may be of another picture, but all are alike
@@ -277,8 +294,9 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         if image_sizes is None:
             return MultiModalData()
         if GRIDS in self.image_processor.model_input_names:
-            patches = [self.image_processor.get_number_of_image_patches(*size, {}) for size in image_sizes]
-            tokens = [count // self.image_processor.merge_size**2 for count in patches]
+            merge_size = {"merge_size": math.isqrt(self._patches_of_token)}
+            patches = [self.image_processor.get_number_of_image_patches(*size, merge_size) for size in image_sizes]
+            tokens = [count // self._patches_of_token for count in patches]
             return MultiModalData(num_image_tokens=tokens, num_image_patches=patches)
         count_tiles = getattr(self.image_processor, "get_number_of_image_patches", lambda height, width: 1)
         tiles = [count_tiles(height, width) for height, width in image_sizes]
@@ -343,6 +361,25 @@ def _check_rows(media, text: str | list[str] | None, token: str, kind: str) -> N
     for index, (count, row) in enumerate(zip(counts, texts, strict=True)):
         if count != row.count(token):
             raise ValueError(f"Row {index}: {row.count(token)} {token} tokens in its text, but {count} {kind}.")
+
+
+def _by_merged_features(pixel_values, grids, merge_size: int, factor: int):
+    """Patches in the order that the encoder merges them in, of those that come by squares of `factor` merged features.
+
+    Args:
+        pixel_values: (patches, numbers) of all pictures, an array or a tensor.
+        grids: (pictures, 3), frames, rows and columns of patches.
+        merge_size: Side of the squares of patches that the encoder merges.
+        factor: Side of the squares of merged features that become a token.
+    """
+    order, start = [], 0
+    for frames, rows, columns in np.asarray(grids).tolist():
+        side = merge_size * factor
+        shape = (frames, rows // side, columns // side, factor, merge_size, factor, merge_size)
+        places = np.arange(start, start + frames * rows * columns).reshape(shape)
+        order.append(places.transpose(0, 1, 3, 2, 5, 4, 6).ravel())
+        start += frames * rows * columns
+    return pixel_values[np.concatenate(order)]
 
 
 def _check_patches(vision_config, image_processor) -> None:

@@ -103,7 +103,7 @@ def encode_media(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[dic
     """The inputs without raw media, and what [`ChunkedBatch`] has of these: features and where they belong.
 
     Raises:
-        ValueError: If there are not as many placeholders as features.
+        ValueError: If there are not as many placeholders as features, or if the text model attends to images.
     """
     inputs, features, placeholders = dict(inputs), {}, {}
     for kind, names in _MEDIA.items():
@@ -112,6 +112,8 @@ def encode_media(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[dic
             continue
         encode = getattr(model, f"get_{kind}_features")
         encoded = encode(**raw, return_dict=True)
+        if getattr(encoded, "memories", None) is not None:
+            raise ValueError("chunk_length: tokens that attend to whole images cannot be trained in chunks of time.")
         layers = [encoded.pooler_output, *(getattr(encoded, "deepstack_features", None) or ())]
         features[kind] = torch.stack([torch.cat(list(layer)) for layer in layers], dim=1)
         placeholders[kind] = inputs["input_ids"] == getattr(model.config, f"{kind}_token_id")

@@ -23,6 +23,7 @@ from helpers.composites import (
 )
 from rwkv7_world import RWKVWorldProcessor
 from rwkv7_world.modeling_rwkv7_world import encoders
+from rwkv7_world.training.chunked_time import encode_media
 
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
@@ -37,6 +38,15 @@ KINDS = {
         {"num_deepstack_projectors": 2, "vision_projector_activation": "swiglu", "vision_projector_norm": "rmsnorm"},
     ),
 }
+PACKER = {
+    "vision_projector_type": "token_packer",
+    "vision_projector_scale_factor": 2,
+    "cross_attention_vision_layers": [0, 1],
+    "cross_attention_text_layers": [0, 1],
+    "cross_attention_heads": 4,
+    "cross_attention_key_value_heads": 2,
+}
+KINDS |= {"token_packer": ("qwen3_vl", PACKER), "untied": ("qwen3_vl", PACKER | {"cross_attention_tied": False})}
 kinds = pytest.mark.parametrize("kind", KINDS)
 PICTURES = [random_image(0, 60, 50), random_image(1, 20, 20), random_image(2, 90, 20)]
 TURN = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -52,7 +62,10 @@ def composite(kind: str = "deepstack"):
 @cache
 def processor(kind: str = "deepstack") -> RWKVWorldProcessor:
     vision, options = KINDS[kind]
-    return tiny_processor(vision, **options)
+    made = tiny_processor(vision, **options)
+    if options.get("vision_projector_type") == "token_packer":  # 1 to 4 tokens of 32 by 32 pixels
+        made.image_processor.size = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +84,8 @@ def prompt(pictures=PICTURES, text: str = f"{TURN}what{TURN}the red circle {TURN
 @kinds
 def test_every_picture_has_its_own_number_of_tokens(kind):
     inputs = prompt(kind=kind)
-    counts = [int(grid.prod()) // 4 for grid in inputs["image_grid_thw"]]
+    patches = 16 if "vision_projector_scale_factor" in KINDS[kind][1] else 4
+    counts = [int(grid.prod()) // patches for grid in inputs["image_grid_thw"]]
     assert len(set(counts)) > 1
     output = composite(kind).get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
     assert [len(features) for features in output.pooler_output] == counts
@@ -104,21 +118,30 @@ def test_prefill_in_chunks_generates_the_same(kind, chunk_size):
     torch.testing.assert_close(chunked.logits, whole.logits, **TOLERANCE)
 
 
-def test_a_prompt_split_anywhere_gives_the_same_logits():
-    model, inputs = composite(), prompt()
-    expected = model(**inputs).logits
+def tokens_of(encoded: encoders.EncoderOutput, start: int, stop: int) -> encoders.EncoderOutput:
+    """What `encoded` has of some of the tokens of all images."""
+    ends = torch.tensor([0, *map(len, encoded.pooler_output)]).cumsum(0).tolist()
+    parts = [slice(max(0, start - end), max(0, stop - end)) for end in ends[:-1]]
+    cut = lambda images: [image[part] for image, part in zip(images, parts, strict=True)]  # noqa: E731
+    deepstack = encoded.deepstack_features and [cut(layer) for layer in encoded.deepstack_features]
+    return encoders.EncoderOutput(
+        pooler_output=cut(encoded.pooler_output), deepstack_features=deepstack, memories=encoded.memories
+    )
+
+
+@pytest.mark.parametrize("kind", ["deepstack", "token_packer"])
+def test_a_prompt_split_anywhere_gives_the_same_logits(kind):
+    model, inputs = composite(kind), prompt(kind=kind)
+    ids, expected = inputs["input_ids"], model(**inputs).logits
     encoded = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
-    tokens, *layers = map(torch.cat, (encoded.pooler_output, *encoded.deepstack_features))
-    ids = inputs["input_ids"]
+    places = ids[0] == model.config.image_token_id
     for split in range(1, ids.shape[1]):
-        state, parts = None, []
-        seen = int((ids[:, :split] == model.config.image_token_id).sum())
-        for part, rows in ((ids[:, :split], slice(0, seen)), (ids[:, split:], slice(seen, None))):
-            deepstack = [[layer[rows]] for layer in layers]
-            some = encoders.EncoderOutput(pooler_output=[tokens[rows]], deepstack_features=deepstack)
-            output = model(part, mm_encoder_outputs={"image": some}, cache=state, use_cache=True)
-            parts, state = [*parts, output.logits], output.cache
-        torch.testing.assert_close(torch.cat(parts, dim=1), expected, **TOLERANCE)
+        seen = int(places[:split].sum())
+        first = {"image": tokens_of(encoded, 0, seen)}
+        second = {"image": tokens_of(encoded, seen, int(places.sum()))}
+        start = model(ids[:, :split], mm_encoder_outputs=first, use_cache=True)
+        rest = model(ids[:, split:], mm_encoder_outputs=second, cache=start.cache)
+        torch.testing.assert_close(torch.cat([start.logits, rest.logits], dim=1), expected, **TOLERANCE)
 
 
 @kinds
@@ -129,14 +152,15 @@ def test_greedy_generation_equals_generation_without_cache(kind):
     assert len(set(cached.sequences[0, -8:].tolist())) > 2
 
 
-def test_every_beam_gets_all_features():
-    model, options = composite(), {"max_new_tokens": 6, "do_sample": False, "num_beams": 3}
+@pytest.mark.parametrize("kind", ["deepstack", "token_packer"])
+def test_every_beam_gets_all_features(kind):
+    model, options = composite(kind), {"max_new_tokens": 6, "do_sample": False, "num_beams": 3}
     options |= {"return_dict_in_generate": True, "output_scores": True}
     texts, images = [f"{TURN}what is {TURN}", f"the{TURN}"], [PICTURES[:2], PICTURES[2:]]
-    batch = processor()(text=texts, images=images, padding=True, return_tensors="pt")
+    batch = processor(kind)(text=texts, images=images, padding=True, return_tensors="pt")
     beams = model.generate(**batch, **options)
     for row, (text, pictures) in enumerate(zip(texts, images, strict=True)):
-        alone = model.generate(**processor()(text=text, images=pictures, return_tensors="pt"), **options)
+        alone = model.generate(**processor(kind)(text=text, images=pictures, return_tensors="pt"), **options)
         assert beams.sequences[row, -6:].tolist() == alone.sequences[0, -6:].tolist()
         torch.testing.assert_close(beams.sequences_scores[row], alone.sequences_scores[0], **TOLERANCE)
 
@@ -183,10 +207,15 @@ def gradients(model, inputs) -> dict[str, torch.Tensor | None]:
     return {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
 
 
+# Mergers whose features have no projector
+MERGERS = "model.vision_tower.deepstack_merger_list."
+UNUSED = {"one layer": f"{MERGERS}1.", "token_packer": MERGERS, "untied": MERGERS}
+
+
 @kinds
 def test_gradients_reach_every_part(kind):
     for name, gradient in gradients(copy.deepcopy(composite(kind)), prompt(kind=kind)).items():
-        if kind == "one layer" and "deepstack_merger_list.1." in name:  # of which there is no projector
+        if name.startswith(UNUSED.get(kind, "none")):
             continue
         assert gradient is not None, name
         assert gradient.ndim < 2 or gradient.abs().max() > 0, name
@@ -237,11 +266,21 @@ def test_pixels_that_do_not_go_with_grids_are_refused():
         ({"num_token_per_image": 4}, "num_token_per_image is 4"),
         ({"num_deepstack_projectors": 3}, "num_deepstack_projectors is 3, but .* 2 earlier layers"),
         ({"num_deepstack_projectors": -1}, "num_deepstack_projectors is -1"),
+        (PACKER | {"num_deepstack_projectors": 1}, "token_packer .* no DeepStack"),
+        (PACKER | {"cross_attention_text_layers": [1, 0]}, r"cross_attention_text_layers is \[1, 0\]"),
+        (PACKER | {"cross_attention_vision_layers": [0, 3]}, r"vision_layers is \[0, 3\], .* below 3"),
+        (PACKER | {"cross_attention_vision_layers": [0]}, "expected as many of each"),
+        (PACKER | {"cross_attention_heads": 3}, "3 heads and 2 of keys and values do not divide patches of 16"),
     ],
 )
 def test_options_that_the_encoder_has_nothing_for_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         tiny_config("qwen3_vl", **options)
+
+
+def test_attention_to_whole_images_is_not_trained_in_chunks_of_time():
+    with pytest.raises(ValueError, match="attend to whole images cannot be trained in chunks"):
+        encode_media(composite("token_packer"), prompt(kind="token_packer"))
 
 
 def test_features_of_another_width_than_tokens_cannot_be_added_to_them():
