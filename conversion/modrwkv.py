@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of era E7, by mod-rwkv and torchtitan, to Hub-ready folders, encoder and chat template included."""
 
+import copy
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -146,16 +147,13 @@ def _look_at(source: Path) -> _Checkpoint:
     if family is None:
         raise ValueError("no checkpoint of E7: no tensor is called llm.* or model.llm.*")
     raw_config = read_json(source / "config.json") if (source / "config.json").is_file() else {}
-    options = raw_config.get("projector_config") or {}
-    if (kind := options.get("kind", "mlp")) != "mlp":
-        raise ValueError(f"its projector is of the kind {kind}, which is not supported, expected mlp")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     parts = split_parts(tensors, family)
     sizes = text_sizes(source, tensors, parts)
     projector_shapes = {name: shapes[name] for name in parts.projector}
-    norm = options.get("norm", "layernorm")
-    projectors = read_projectors(projector_shapes, family.projector, sizes.hidden, norm)
+    told = raw_config.get("projector_config")
+    projectors = read_projectors(projector_shapes, family.projector, sizes.hidden, told)
     return _Checkpoint(source, raw_config, parts, sizes, projectors, shapes, dtypes)
 
 
@@ -208,12 +206,26 @@ def _encoder_config(checkpoint: _Checkpoint, encoder: str | os.PathLike[str] | N
             f"its projector takes features of {projectors.encoder_dim}, but the encoder gives features of "
             f"{config.out_hidden_size}"
         )
+    if projectors.patch_dim is not None:
+        return _without_deepstack(config, projectors.patch_dim)
     layers = len(getattr(config, "deepstack_visual_indexes", ()))
     if TORCHTITAN in projectors.dialects and layers != projectors.num_deepstack:
         raise ValueError(
             f"it has projectors for features of {projectors.num_deepstack} earlier layers (proj.deepstack.*), but the "
             f"encoder gives those of {layers}"
         )
+    return config
+
+
+def _without_deepstack(config: PreTrainedConfig, patch_dim: int) -> PreTrainedConfig:
+    """The encoder's configuration where the projector attends to patches: its own DeepStack is not there then."""
+    if config.hidden_size != patch_dim:
+        raise ValueError(
+            f"its projector attends to patches of {patch_dim}, but those of the encoder are of {config.hidden_size}"
+        )
+    config = copy.deepcopy(config)
+    if hasattr(config, "deepstack_visual_indexes"):
+        config.deepstack_visual_indexes = []
     return config
 
 
@@ -255,18 +267,12 @@ def _weights_of(checkpoint: _Checkpoint, tower: dict[str, torch.Tensor]) -> tupl
 def _config(
     checkpoint: _Checkpoint, dialect: str, encoder_config: PreTrainedConfig, dtype: torch.dtype
 ) -> RWKVWorldConfig:
-    projectors = checkpoint.projectors
-    activation = (checkpoint.raw_config.get("projector_config") or {}).get("ffn", "relu")
     return RWKVWorldConfig(
         architectures=["RWKVWorldForConditionalGeneration"],
         dtype=dtype,
         text_config=_text_config(checkpoint),
         vision_config=encoder_config,
-        vision_projector_type=DIALECTS[dialect].projector_type,
-        vision_projector_hidden_size=projectors.width,
-        vision_projector_activation="swiglu" if projectors.has_gate else activation,
-        vision_projector_norm=projectors.norm,
-        num_deepstack_projectors=projectors.num_deepstack,
+        **{"vision_projector_type": DIALECTS[dialect].projector_type, **checkpoint.projectors.options},
     )
 
 

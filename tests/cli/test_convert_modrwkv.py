@@ -119,13 +119,12 @@ BAD_FILES = {
     ),
     "TokenPacker": (
         {"proj.seed_q_proj.weight": torch.zeros(1)},
-        "its projector attends to patches (kind cross_attn), which is not supported: it holds the tensor "
-        "proj.seed_q_proj.weight",
+        "its projector attends to patches (kind cross_attn): which, only an exported folder tells",
     ),
     "tokens that are merged": (
         {"proj.main.in_norm.weight": torch.zeros(1)},
-        "its projector attends to patches (kind cross_attn), which is not supported: it holds the tensor "
-        "proj.main.in_norm.weight",
+        "its projector is an earlier one that attends to patches (kind cross_attn), which is not supported: it holds "
+        "the tensor proj.main.in_norm.weight",
     ),
     "numbers that are not finite": (
         {"proj.mlp.2.bias": torch.full((64,), torch.nan)},
@@ -169,14 +168,31 @@ def test_a_bad_folder_is_refused(what, tmp_path, capsys):
     assert not (tmp_path / "hub").exists()
 
 
-def test_a_projector_that_attends_to_patches_is_refused_by_the_configuration(tmp_path, capsys):
-    source = write(tmp_path, DEEPSTACK)
-    config = raw_config(DEEPSTACK, random_encoder(DEEPSTACK))
-    config["projector_config"]["kind"] = "cross_attn"
+BAD_SETTINGS = {
+    "kind": ("resampler", "kind of its projector is 'resampler', expected mlp or cross_attn"),
+    "norm": ("batchnorm", "norm of its projector is 'batchnorm', expected layernorm or rmsnorm"),
+    "num_query_heads": (8, "model.proj.query_gate_projs.0.weight has the shape (4, 64), expected (8, 64)"),
+    "tie_qkvo": (False, "the tensor model.proj.rwkv_q_projs.0.weight is missing"),
+    "language_layer_indices": (
+        [0],
+        "the tensor model.proj.memory_norms.2.bias is none that a projector that attends to patches has",
+    ),
+    "visual_layer_indices": (
+        [0, 9],
+        "cross_attention_vision_layers is [0, 9], expected increasing layers below 3.",
+    ),
+}
+
+
+@pytest.mark.parametrize("option", BAD_SETTINGS)
+def test_settings_of_a_projector_that_do_not_go_with_its_tensors_are_refused(option, tmp_path, capsys):
+    value, message = BAD_SETTINGS[option]
+    kind = KINDS["torchtitan, attention"]
+    source = write(tmp_path, kind)
+    config = raw_config(kind, random_encoder(kind))
+    config["projector_config"][option] = value
     (source / "config.json").write_text(json.dumps(config))
-    assert convert_refusal(capsys, source, tmp_path / "hub") == (
-        f"{source}: its projector is of the kind cross_attn, which is not supported, expected mlp"
-    )
+    assert convert_refusal(capsys, source, tmp_path / "hub") == f"{source}: {message}"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from helpers.composites import random_image
 from helpers.modrwkv import (
     IMAGE_PAD,
     KINDS,
-    SMALL,
     VISION_END,
     VISION_START,
     Kind,
@@ -41,8 +40,6 @@ from rwkv7_world.processing.world_vocabulary import WORLD_VOCABULARY_FILE
 
 
 TOLERANCE = 1e-4  # absolute, on float32 logits of order 1 to 10
-# Of training files, whose dialect is mod-rwkv: 64 to 4096 tokens
-FILE_SIZE = {"shortest_edge": 65_536, "longest_edge": 4_194_304}
 QUESTION, ANSWER, NEXT_QUESTION = "what color is it?", "Red.", "and the other <b>?"
 
 trie = TRIE_TOKENIZER(str(WORLD_VOCABULARY_FILE))
@@ -60,12 +57,8 @@ class Example:
     projectors: dict[str, torch.Tensor]
     encoder: torch.nn.Module
 
-    @property
-    def size(self) -> dict[str, int]:
-        return SMALL if self.kind.is_folder else FILE_SIZE
-
     def see(self, pictures: list[Image.Image]) -> list[tuple[torch.Tensor, list[int]]]:
-        return [read_patches(picture, self.size) for picture in pictures]
+        return [read_patches(picture, self.kind.size, bool(self.kind.attends)) for picture in pictures]
 
     def logits(self, ids: list[int], pictures: list[Image.Image]) -> torch.Tensor:
         return plain_logits(self.kind, text, self.projectors, self.encoder, ids, self.see(pictures))
@@ -126,9 +119,9 @@ def image_chat(pictures: list[Image.Image], question: str = QUESTION, *turns: st
 
 
 def marked(example: Example, pictures: list[Image.Image]) -> list[int | tuple[int, int]]:
-    """Start, placeholders and end of every picture: a fourth of its patches."""
-    grids = [grid for _, grid in example.see(pictures)]
-    return [part for _, h, w in grids for part in (VISION_START, (IMAGE_PAD, h * w // 4), VISION_END)]
+    """Start, placeholders and end of every picture: one for 2 by 2 patches, or 4 by 4."""
+    grids, patches = [grid for _, grid in example.see(pictures)], 16 if example.kind.attends else 4
+    return [part for _, h, w in grids for part in (VISION_START, (IMAGE_PAD, h * w // patches), VISION_END)]
 
 
 PICTURES = [random_image(0, 90, 70), random_image(1, 89, 30)]
@@ -192,7 +185,7 @@ def test_what_is_written_is_that_of_the_dialect(name, example_of):
     assert not generation.do_sample
     processor = AutoProcessor.from_pretrained(example.folder)
     size = processor.image_processor.size
-    assert {name: size[name] for name in ("shortest_edge", "longest_edge")} == example.size
+    assert {name: size[name] for name in ("shortest_edge", "longest_edge")} == example.kind.size
     assert (example.done.dialect, example.done.other_dialects) == (example.kind.dialect, ())
 
 

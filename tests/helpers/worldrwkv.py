@@ -7,7 +7,7 @@ models of transformers, tiny and random, saved as their authors' repositories ar
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -233,10 +233,10 @@ def project(kind: Kind, w: dict[str, torch.Tensor], features: torch.Tensor, spee
 def text_logits(
     w: dict[str, torch.Tensor],
     x: torch.Tensor,
-    added: Sequence[torch.Tensor] = (),
+    after: Mapping[int, Callable[[torch.Tensor], torch.Tensor]] | None = None,
     group_norm_eps: float = 64e-5,
 ) -> torch.Tensor:
-    """Logits (time, vocab) of embeddings (time, hidden), token by token; `added[i]`, (time, hidden), after layer i."""
+    """Logits (time, vocab) of embeddings (time, hidden), token by token; `after[i]` changes what layer i gives."""
     norm = lambda name, x: F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps=1e-5)  # noqa: E731
     x = norm("blocks.0.ln0", x)
     v_first = None
@@ -247,8 +247,8 @@ def text_logits(
         y = norm(f"blocks.{layer}.ln2", x)
         k = torch.relu(_shifted(y, w[ffn + "x_k"]) @ w[ffn + "key.weight"].T) ** 2
         x = x + k @ w[ffn + "value.weight"].T
-        if layer < len(added):
-            x = x + added[layer]
+        if after and layer in after:
+            x = after[layer](x)
     return norm("ln_out", x) @ w["head.weight"].T
 
 
