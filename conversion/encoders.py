@@ -76,7 +76,7 @@ def load_encoder(source: str | os.PathLike[str], config: PreTrainedConfig) -> En
     """
     source = _existing(source)
     tower = load_tower(source, config)
-    if config.model_type in VISION_TYPES:
+    if config.model_type in (*VISION_TYPES, *GRID_ENCODERS):
         preprocessor = _read(source, AutoImageProcessor.from_pretrained, backend="pil", trust_remote_code=False)
     elif config.model_type == "whisper":
         preprocessor = _read(source, WhisperFeatureExtractor.from_pretrained)
