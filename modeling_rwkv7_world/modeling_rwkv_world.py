@@ -42,8 +42,8 @@ from .checkpoint_layouts import LoadsWhole
 from .encoders import EncoderOutput, build_audio_tower, encode_clips, encode_patches, encode_pictures
 from .four_bits_as_stored import FourBitsAsStored
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
-from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, add_to_tokens, pool_patches
-from .token_packer import RWKVWorldTokenPacker
+from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, pool_patches
+from .token_layout import add_to_tokens
 
 
 @auto_docstring(custom_intro="Outputs of the composite without its head.")
@@ -119,7 +119,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: a modality without a configuration is absent from the model
         if config.vision_config is not None:
             self.vision_tower = AutoModel.from_config(config.vision_config)
-            projector_class = {**VISION_PROJECTORS, "token_packer": RWKVWorldTokenPacker}[config.vision_projector_type]
+            projector_class = VISION_PROJECTORS[config.vision_projector_type]
             self.vision_projector = projector_class(config)
             self.deepstack_projectors = nn.ModuleList(
                 [projector_class(config) for _ in range(config.num_deepstack_projectors)]

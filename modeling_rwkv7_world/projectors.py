@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
+from .token_packer import RWKVWorldTokenPacker
 
 
 NORM_EPS = 1e-5
@@ -158,6 +159,7 @@ VISION_PROJECTORS = {
     "pixel_shuffle": RWKVWorldPixelShuffleProjector,
     "linear": RWKVWorldLinearProjector,
     "gated_mlp": RWKVWorldGatedProjector,
+    "token_packer": RWKVWorldTokenPacker,
 }
 
 
@@ -182,14 +184,3 @@ def pool_patches(features: torch.Tensor, tokens: int) -> torch.Tensor:
         return features
     grid = features.transpose(1, 2).unflatten(2, (side, side))  # (images, channels, rows, columns)
     return F.adaptive_avg_pool2d(grid, math.isqrt(tokens)).flatten(2).transpose(1, 2)
-
-
-def add_to_tokens(hidden_states: torch.Tensor, mask: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-    """Hidden states with something added to some of them.
-
-    Args:
-        hidden_states: (batch, time, hidden).
-        mask: (batch, time, 1), true at the tokens.
-        added: (tokens, hidden), in the order of the tokens.
-    """
-    return hidden_states + torch.zeros_like(hidden_states).masked_scatter(mask, added.to(hidden_states))

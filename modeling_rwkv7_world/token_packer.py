@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
-from .projectors import NORM_EPS, add_to_tokens
+from .token_layout import add_to_tokens
 
 
 MAX_PERIOD = 10_000
@@ -35,18 +35,16 @@ Memory = tuple[torch.Tensor, torch.Tensor]  # keys and values of patches, (patch
 class RWKVWorldTokenPacker(nn.Module):
     """Tokens of images, and the patches that the text model attends to.
 
-    In the equations, D layers of the text model attend; where projections are tied, one set serves them all and the
-    tokens, else there are sets 0 to D - 1 for the layers and set D for the tokens.
+    Of the text model D layers attend. Where projections are tied one set serves them all and the tokens, else there are
+    sets 0 to D - 1 for the layers and set D for the tokens.
     """
 
     def __init__(self, config: RWKVWorldConfig):
         super().__init__()
         encoder_dim, vision_dim = config.vision_feature_size, config.vision_config.hidden_size
         hidden_size, depth = config.text_config.hidden_size, len(config.cross_attention_text_layers)
-        self.merge_size, self.scale_factor = (
-            config.vision_config.spatial_merge_size,
-            config.vision_projector_scale_factor,
-        )
+        self.merge_size = config.vision_config.spatial_merge_size
+        self.scale_factor = config.vision_projector_scale_factor
         self.num_heads = config.cross_attention_heads
         self.num_key_value_heads = config.cross_attention_key_value_heads
         self.head_dim = vision_dim // self.num_heads
@@ -54,14 +52,14 @@ class RWKVWorldTokenPacker(nn.Module):
         key_value_dim = self.num_key_value_heads * self.head_dim
 
         def norms(size: int, count: int) -> nn.ModuleList:
-            return nn.ModuleList([nn.LayerNorm(size, eps=NORM_EPS) for _ in range(count)])
+            return nn.ModuleList([nn.LayerNorm(size) for _ in range(count)])
 
         def matrices(inputs: int, outputs: int, count: int) -> nn.ModuleList:
             return nn.ModuleList([nn.Linear(inputs, outputs, bias=False) for _ in range(count)])
 
-        self.seed_query_norm = nn.LayerNorm(encoder_dim, eps=NORM_EPS)
+        self.seed_query_norm = nn.LayerNorm(encoder_dim)
         self.seed_query_proj = nn.Linear(encoder_dim, vision_dim, bias=False)
-        self.seed_output_norm = nn.LayerNorm(vision_dim, eps=NORM_EPS)
+        self.seed_output_norm = nn.LayerNorm(vision_dim)
         self.query_norms = norms(hidden_size, depth)
         self.query_gates = matrices(hidden_size, self.num_heads, depth)
         self.memory_norms = norms(vision_dim, depth + 1)
