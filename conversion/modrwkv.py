@@ -126,7 +126,9 @@ def convert_modrwkv(
         raise naming(source, error) from error
     with whole_folder(destination) as folder, progress_bar(sum(plan.stored.values()), show_progress) as bar:
         write_plan(plan, folder, partial(read_source, source), bar, max_shard_size)
-        _save_companions(folder, config, _image_processor(checkpoint, encoder_config, dialect), template)
+        image_processor = _image_processor(checkpoint, encoder_config, dialect)
+        shares_max_pixels = bool(_stored_processor(source).get("total_pixels_budget", False))
+        _save_companions(folder, config, image_processor, template, shares_max_pixels)
     inside = bool(checkpoint.parts.encoder)
     return ModRWKVConversion(
         checkpoint.sizes,
@@ -310,13 +312,20 @@ def _stored_image_processor(source: Path) -> dict[str, Any]:
     """Settings of an exported folder's image processor, which lie in a file of their own or in the processor's."""
     if (source / "preprocessor_config.json").is_file():
         return read_json(source / "preprocessor_config.json")
-    if (source / "processor_config.json").is_file():
-        return read_json(source / "processor_config.json").get("image_processor") or {}
-    return {}
+    return _stored_processor(source).get("image_processor") or {}
+
+
+def _stored_processor(source: Path) -> dict[str, Any]:
+    file = source / "processor_config.json"
+    return read_json(file) if file.is_file() else {}
 
 
 def _save_companions(
-    folder: Path, config: RWKVWorldConfig, image_processor: Qwen2VLImageProcessorPil, template: str
+    folder: Path,
+    config: RWKVWorldConfig,
+    image_processor: Qwen2VLImageProcessorPil,
+    template: str,
+    shares_max_pixels: bool,
 ) -> None:
     """Configuration, generation defaults, processor and tokenizer."""
     config.save_pretrained(folder)
@@ -330,4 +339,5 @@ def _save_companions(
     processor = RWKVWorldProcessor.from_model_config(
         config, RWKVWorldTokenizer(), image_processor=image_processor, chat_template=E7_CHAT_TEMPLATES[template]
     )
+    processor.shares_max_pixels = shares_max_pixels
     processor.save_pretrained(folder)

@@ -35,8 +35,8 @@ Memory = tuple[torch.Tensor, torch.Tensor]  # keys and values of patches, (patch
 class RWKVWorldTokenPacker(nn.Module):
     """Tokens of images, and the patches that the text model attends to.
 
-    Of the text model D layers attend. Where projections are tied one set serves them all and the tokens, else there are
-    sets 0 to D - 1 for the layers and set D for the tokens.
+    Of the text model D layers attend. Where projections are tied one set serves them all and the tokens, else there
+    are sets 0 to D - 1 for the layers and set D for the tokens.
     """
 
     def __init__(self, config: RWKVWorldConfig):

@@ -28,6 +28,7 @@ from ..configuration.feature_lengths import audio_frame_length, convolution_leng
 from ..configuration.source_code import WritesItsCode
 from .chat_templates import TURN_END, TURN_START, WORLD_CHAT_TEMPLATE
 from .media import list_clips, nest_clips, read_audio_block, read_clip, read_images
+from .shared_pixels import resize_together
 from .video import replace_videos
 
 
@@ -55,6 +56,7 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         vision_projector_convolution=None,
         vision_patches_per_token=1,
         num_token_per_image=None,
+        shares_max_pixels=False,
         audio_encoder_convolutions=None,
         audio_max_frames=None,
         audio_projector_convolution=None,
@@ -75,6 +77,9 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
             Patches that the vision projector makes one token of.
         num_token_per_image (`int`, *optional*):
             Averages that the model takes of the patches of a picture in front of the projector.
+        shares_max_pixels (`bool`, *optional*, defaults to `False`):
+            Whether the images of a text have no more pixels together than one of them may have, where an encoder sees
+            images of any size.
         audio_encoder_convolutions (`list[list[int]]`, *optional*):
             (kernel size, stride, padding) of the convolutions that shorten a clip inside the audio encoder.
         audio_max_frames (`int`, *optional*):
@@ -95,6 +100,7 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         self.vision_projector_convolution = vision_projector_convolution
         self.vision_patches_per_token = vision_patches_per_token
         self.num_token_per_image = num_token_per_image
+        self.shares_max_pixels = shares_max_pixels
         self.audio_encoder_convolutions = audio_encoder_convolutions
         self.audio_max_frames = audio_max_frames
         self.audio_projector_convolution = audio_projector_convolution
@@ -241,15 +247,27 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
 
     def _process_images(self, images, **kwargs):
         """As the base class does; where tokens are squares of merged features, pictures have whole squares."""
-        if GRIDS not in self.image_processor.model_input_names or self.vision_patches_per_token == 1:
+        if GRIDS not in self.image_processor.model_input_names:
             return super()._process_images(images, **kwargs)
-        kwargs["merge_size"] = math.isqrt(self._patches_of_token)
-        processed, replacements = super()._process_images(images, **kwargs)
-        merge_size = self.image_processor.merge_size
-        processed["pixel_values"] = _by_merged_features(
-            processed["pixel_values"], processed[GRIDS], merge_size, kwargs["merge_size"] // merge_size
-        )
+        merge_size, side = self.image_processor.merge_size, math.isqrt(self._patches_of_token)
+        if self.shares_max_pixels and kwargs.get("do_resize") is not False:
+            size = kwargs.get("size") or self.image_processor.size
+            images = self._resize_together(images, size, side * self.image_processor.patch_size)
+            kwargs["do_resize"] = False
+        processed, replacements = super()._process_images(images, **kwargs | {"merge_size": side})
+        if side > merge_size:
+            ordered = _by_merged_features(processed["pixel_values"], processed[GRIDS], merge_size, side // merge_size)
+            processed["pixel_values"] = ordered
         return processed, replacements
+
+    def _resize_together(self, images, size: dict[str, int], side: int) -> list:
+        """The images of every row resized to whole squares of `side` pixels; a flat list is one row."""
+        are_rows = isinstance(images, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in images)
+        rows = images if are_rows else [images]
+        rows = [list(row) if isinstance(row, (list, tuple)) else [row] for row in rows]
+        limits = size["shortest_edge"], size["longest_edge"]
+        resized = [resize_together(row, side, *limits, self.image_processor.resample) for row in rows]
+        return [image for row in resized for image in row]
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the image."""

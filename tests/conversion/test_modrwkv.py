@@ -234,6 +234,21 @@ def test_a_model_that_was_trained_not_to_think_answers_so(tmp_path):
     assert written == "\x16User:a\x17\x16Assistant: <think>\n</think>\nb\x17"
 
 
+def test_pictures_share_the_limit_of_pixels_where_an_exported_folder_says_so(tmp_path):
+    kind = KINDS["torchtitan, GELU"]
+    encoder, projectors = random_encoder(kind), random_projectors(kind)
+    source = write_source(tmp_path, kind, assemble(kind, text, projectors, encoder.state_dict()), encoder)
+    (source / "preprocessor_config.json").unlink()
+    stored = {"processor_class": "ModRWKVProcessor", "image_processor": {"size": kind.size}}
+    for budget in (True, False):
+        (source / "processor_config.json").write_text(json.dumps(stored | {"total_pixels_budget": budget}))
+        convert_modrwkv(source, tmp_path / str(budget))
+        processor = AutoProcessor.from_pretrained(tmp_path / str(budget))
+        assert {name: processor.image_processor.size[name] for name in kind.size} == kind.size
+        tokens = tokenize(processor, image_chat(PICTURES))["input_ids"][0].tolist().count(IMAGE_PAD)
+        assert (tokens <= kind.size["longest_edge"] // 32**2) == budget
+
+
 # --- Dialect and encoder ---------------------------------------------------------------------------------------------
 
 

@@ -197,6 +197,48 @@ def test_pictures_are_encoded_some_at_a_time(monkeypatch):
     torch.testing.assert_close(given.deepstack_features, expected.deepstack_features, **TOLERANCE)
 
 
+# --- Pictures that share a limit of pixels ---------------------------------------------------------------------------
+
+
+def sharing() -> RWKVWorldProcessor:
+    """At most 4 tokens of 16 by 16 pixels together."""
+    made = tiny_processor("qwen3_vl")
+    made.shares_max_pixels = True
+    return made
+
+
+def grids_of(images, text: str | list[str]) -> list[list[int]]:
+    return sharing()(text=text, images=images, padding=True, return_tensors="pt")["image_grid_thw"].tolist()
+
+
+def test_pictures_of_a_text_share_the_limit_of_pixels():
+    square, wide = random_image(0, 64, 64), random_image(1, 64, 16)
+    assert grids_of([square], TURN) == [[1, 4, 4]]
+    # 32 by 32 pixels each are twice too many, and 32 / sqrt(2) is less than two squares
+    assert grids_of([square, square], TURN * 2) == [[1, 2, 2], [1, 2, 2]]
+    # 32 by 32 and 64 by 16 likewise
+    assert grids_of([square, wide], TURN * 2) == [[1, 2, 2], [1, 2, 4]]
+    # Five of one square each are more than the limit, and none can be smaller
+    assert grids_of([square] * 5, TURN * 5) == [[1, 2, 2]] * 5
+    assert grids_of([[square], [square, square]], [TURN, TURN * 2]) == [[1, 4, 4], [1, 2, 2], [1, 2, 2]]
+
+
+def test_a_picture_alone_is_seen_as_where_nothing_is_shared():
+    for picture in PICTURES:
+        alone, shared = (made(text=TURN, images=picture, return_tensors="pt") for made in (processor(), sharing()))
+        assert torch.equal(shared["pixel_values"], alone["pixel_values"])
+        assert torch.equal(shared["input_ids"], alone["input_ids"])
+
+
+def test_sharing_is_saved_and_a_smaller_picture_is_enlarged_first(tmp_path):
+    made = sharing()
+    made.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    inputs = loaded(text=TURN, images=random_image(0, 60, 6), return_tensors="pt")
+    assert inputs["image_grid_thw"].tolist() == [[1, 2, 8]]  # 160 by 16 would be too many
+    assert composite()(**inputs).logits.isfinite().all()
+
+
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
