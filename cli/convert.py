@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..conversion.blinkdl import Conversion
+    from ..conversion.modrwkv import ModRWKVConversion
     from ..conversion.text_folders import TextConversion
     from ..conversion.visualrwkv import VisualConversion
     from ..conversion.worldrwkv import WorldConversion
@@ -25,9 +26,15 @@ if TYPE_CHECKING:
 DEFAULT_SHARD_SIZE = "5GB"
 # Options that only some checkpoints take, and their names in the function that converts those
 _WORLD_OPTIONS = {name: name for name in ("era", "encoder", "template", "speech_padding", "whole_window")}
+_E7_OPTIONS = {name: name for name in ("dialect", "encoder", "template")}
 _VISUAL_OPTIONS = {"encoder": "encoders", "tokens_per_image": "tokens_per_image"}
 _TEXT_OPTIONS = {"template": "template"}
-_OWNERS = {"WorldRWKV's": _WORLD_OPTIONS, "VisualRWKV's": _VISUAL_OPTIONS, "text models'": _TEXT_OPTIONS}
+_OWNERS = {
+    "WorldRWKV's": _WORLD_OPTIONS,
+    "E7's": _E7_OPTIONS,
+    "VisualRWKV's": _VISUAL_OPTIONS,
+    "text models'": _TEXT_OPTIONS,
+}
 _FORMATS = ("hub", "fla", "official", "blinkdl", "visualrwkv", RWKV_PEFT)
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -38,6 +45,7 @@ examples:
   {PROGRAM} convert RWKV7-1.5B-20260805 rwkv7-1.5b-fla --to fla
   {PROGRAM} convert finetuned.pth mine --template g1h
   {PROGRAM} convert RWKV7-0.4B-siglip2/rwkv-0.pth rwkv7-0.4b-siglip2 --encoder google/siglip2-base-patch16-384
+  {PROGRAM} convert rwkv-step-2000.pth rwkv7-0.4b-qwen3.5 --dialect mod-rwkv
   {PROGRAM} convert VisualRWKV-v0700-0B1-v1.0-20250109.pth visualrwkv-0.1b
   {PROGRAM} convert rwkv-0.pth adapter --base rwkv7-0.1b --alpha 32
   {PROGRAM} convert adapter rwkv-peft.pth --to rwkv-peft
@@ -72,8 +80,9 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--template",
         metavar="NAME",
-        help="chat template: of a text model world, g1, g1h or g1i (default: what its name tells), of WorldRWKV's E1 "
-        "to E6 or speech (default: of its era)",
+        help="chat template: of a text model world, g1, g1h or g1i (default: what its name tells); of WorldRWKV's E1 "
+        "to E6 or speech (default: of its era); of E7 mod-rwkv, mod-rwkv-order, torchtitan or torchtitan-unspoken "
+        "(default: of its dialect)",
     )
     _add_world_options(parser)
     add_adapter_options(parser)
@@ -112,6 +121,7 @@ def _convert_model(args: argparse.Namespace, dtype: "torch.dtype | None") -> Non
 def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Conversion", list[str]]:
     """Converts by the format of the source; what was made, and what there is to say of it."""
     from ..conversion import (
+        convert_modrwkv,
         convert_to_blinkdl,
         convert_to_fla,
         convert_to_hub,
@@ -119,6 +129,7 @@ def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Co
         convert_to_visualrwkv,
         convert_visualrwkv,
         convert_worldrwkv,
+        holds_modrwkv,
         holds_visualrwkv,
         holds_worldrwkv,
     )
@@ -133,13 +144,12 @@ def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Co
     if to_folder is not None:
         done = to_folder(args.source, args.destination, **common, **_options(args, _TEXT_OPTIONS))
         return done, _describe_text(done)
+    # Without an encoder a file of E7 has the names of earlier eras
+    if args.dialect is not None or holds_modrwkv(args.source):
+        done = convert_modrwkv(args.source, args.destination, **common, **_with_one_encoder(args, _E7_OPTIONS))
+        return done, _describe_e7(done)
     if holds_worldrwkv(args.source):
-        options = _options(args, _WORLD_OPTIONS)
-        if len(options.get("encoder", [])) > 1:
-            raise ValueError(
-                f"{args.source}: a checkpoint of WorldRWKV has one encoder, not {len(options['encoder'])}"
-            )
-        options |= {"encoder": options["encoder"][0]} if "encoder" in options else {}
+        options = _with_one_encoder(args, _WORLD_OPTIONS)
         done = convert_worldrwkv(args.source, args.destination, **common, **options)
         return done, _describe_world(done)
     if holds_visualrwkv(args.source):
@@ -152,13 +162,20 @@ def _convert(args: argparse.Namespace, dtype: "torch.dtype | None") -> tuple["Co
 
 def _options(args: argparse.Namespace, known: dict[str, str]) -> dict[str, Any]:
     """The given ones of all options that only some checkpoints take, by their names in `known`; refuses others."""
-    given = [name for name in _WORLD_OPTIONS | _VISUAL_OPTIONS if getattr(args, name) is not None]
+    given = [name for name in _WORLD_OPTIONS | _E7_OPTIONS | _VISUAL_OPTIONS if getattr(args, name) is not None]
     for name in given:
         if name not in known:
             owners = [owner for owner, names in _OWNERS.items() if name in names]
             option = "--" + name.replace("_", "-")
             raise ValueError(f"{option} is for converting {' and '.join(owners)} checkpoints, not {args.source}")
     return {known[name]: getattr(args, name) for name in given}
+
+
+def _with_one_encoder(args: argparse.Namespace, known: dict[str, str]) -> dict[str, Any]:
+    options = _options(args, known)
+    if len(options.get("encoder", [])) > 1:
+        raise ValueError(f"{args.source}: a checkpoint of WorldRWKV has one encoder, not {len(options['encoder'])}")
+    return options | ({"encoder": options["encoder"][0]} if "encoder" in options else {})
 
 
 def _add_world_options(parser: argparse.ArgumentParser) -> None:
@@ -176,6 +193,11 @@ def _add_world_options(parser: argparse.ArgumentParser) -> None:
         help="VisualRWKV: averages over patches, a square number (default: every patch is a token)",
     )
     group.add_argument("--era", metavar="E1..E6", help="when it was trained (default: what names and shapes tell)")
+    group.add_argument(
+        "--dialect",
+        metavar="NAME",
+        help="of E7: mod-rwkv, torchtitan-first or torchtitan (default: what names tell, else mod-rwkv)",
+    )
     group.add_argument(
         "--speech-padding", metavar="N", type=int, choices=(0, 2), help="0 if trained before 2025-03-04 (default: 2)"
     )
@@ -198,6 +220,13 @@ def _describe_text(done: "TextConversion") -> list[str]:
 def _describe_world(done: "WorldConversion") -> list[str]:
     doubt = f" (it could be {' or '.join(done.other_eras)}: --era tells)" if done.other_eras else ""
     lines = [f"era {done.era}{doubt}, chat template {done.template}, encoder {done.encoder}"]
+    return lines + ([f"left out, never used: {', '.join(done.kept_aside)}"] if done.kept_aside else [])
+
+
+def _describe_e7(done: "ModRWKVConversion") -> list[str]:
+    doubt = f" (it could be {' or '.join(done.other_dialects)}: --dialect tells)" if done.other_dialects else ""
+    encoder = done.encoder or "its own"
+    lines = [f"era E7, dialect {done.dialect}{doubt}, chat template {done.template}, encoder {encoder}"]
     return lines + ([f"left out, never used: {', '.join(done.kept_aside)}"] if done.kept_aside else [])
 
 

@@ -31,7 +31,11 @@ _PREFIX_TOKENS = {
     "dinov2": 1,
     "dinov2_with_registers": 1,
     "dinov3_vit": 1,
+    "qwen3_vl_vision": 0,
+    "qwen3_5_vision": 0,
 }
+# Vision encoders that see every picture in its own size, as patches and their grid, and merge squares of features
+GRID_ENCODERS = ("qwen3_vl_vision", "qwen3_5_vision")
 
 
 def known_prefix_tokens(config: PreTrainedConfig, option: str) -> int:

@@ -19,6 +19,8 @@ from transformers import (
     WhisperModel,
 )
 
+from ..configuration.configuration_vision_towers import GRID_ENCODERS
+
 
 VISION_TYPES = ("siglip_vision_model", "clip_vision_model")
 AUDIO_TYPES = ("whisper", "wavlm", "hubert")
@@ -74,7 +76,7 @@ def load_encoder(source: str | os.PathLike[str], config: PreTrainedConfig) -> En
     """
     source = _existing(source)
     tower = load_tower(source, config)
-    if config.model_type in VISION_TYPES:
+    if config.model_type in (*VISION_TYPES, *GRID_ENCODERS):
         preprocessor = _read(source, AutoImageProcessor.from_pretrained, backend="pil", trust_remote_code=False)
     elif config.model_type == "whisper":
         preprocessor = _read(source, WhisperFeatureExtractor.from_pretrained)
@@ -100,6 +102,8 @@ def load_tower(source: str | os.PathLike[str], config: PreTrainedConfig) -> PreT
         with torch.device("meta"):
             tower_class = type(AutoModel.from_config(config))
     options = {} if config.model_type == "whisper" else {"config": config}
+    if config.model_type in GRID_ENCODERS:  # may lie in a whole Qwen3-VL or Qwen3.5
+        options["key_mapping"] = {r"^model\.visual\.": "", r"^visual\.": ""}
     tower, report = _read(source, tower_class.from_pretrained, dtype="auto", output_loading_info=True, **options)
     # The decoder of Whisper is left out
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("decoder."))

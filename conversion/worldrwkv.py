@@ -3,7 +3,7 @@
 """WorldRWKV's and ModRWKV's checkpoints to Hub-ready folders, encoder, tokenizer and the era's template included."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,7 +78,7 @@ def holds_worldrwkv(source: str | os.PathLike[str]) -> bool:
     """
     source = absolute(source)
     try:
-        return family_of(_open(source)) is not None
+        return family_of(open_source(source)) is not None
     except ValueError as error:
         raise naming(source, error) from error
 
@@ -134,7 +134,7 @@ def convert_worldrwkv(
     plan = make_plan(weights, checkpoint.shapes, checkpoint.dtypes, dtype)
     config = _config(checkpoint, loaded, plan.dtypes["lm_head.weight"], speech_padding, whole_window)
     with whole_folder(destination) as folder, progress_bar(sum(plan.stored.values()), show_progress) as bar:
-        write_plan(plan, folder, partial(_read, source), bar, max_shard_size)
+        write_plan(plan, folder, partial(read_source, source), bar, max_shard_size)
         _save_companions(folder, config, _preprocessor(checkpoint.projector, loaded), template)
     numbers = sum(plan.numbers.values())
     return WorldConversion(
@@ -142,11 +142,13 @@ def convert_worldrwkv(
     )
 
 
-def _open(source: Path) -> dict[str, torch.Tensor]:
+def open_source(source: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a `.pth` file or a folder by name, mapped: their bytes are read when used."""
     return open_folder(source) if source.is_dir() else open_weights(source)
 
 
-def _read(source: Path, names: Iterable[str]) -> Iterator[tuple[str, torch.Tensor]]:
+def read_source(source: Path, names: Iterable[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of a `.pth` file or a folder, one by one."""
     if not source.is_dir():
         yield from read_tensors(source, names)
         return
@@ -156,20 +158,30 @@ def _read(source: Path, names: Iterable[str]) -> Iterator[tuple[str, torch.Tenso
 
 
 def _look_at(source: Path) -> _Checkpoint:
-    tensors = _open(source)
+    tensors = open_source(source)
     family = family_of(tensors)
     if family is None:
         raise ValueError("no WorldRWKV checkpoint: it has none of the names of E1 to E6")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
     parts = split_parts(tensors, family)
-    text = {text_name: tensors[name] for name, text_name in parts.text.items()}
-    text_shapes = {name: tuple(tensor.shape) for name, tensor in text.items()}
-    sizes = sizes_of(source, shapes_in_blinkdl(source, text, {}) if family.is_fla else text_shapes)
-    if sizes.vocab != WORLD_VOCAB_SIZE:
-        raise ValueError(f"a vocabulary of {sizes.vocab} is not that of the World models, expected {WORLD_VOCAB_SIZE}")
+    sizes = text_sizes(source, tensors, parts)
     projector = read_projector({name: shapes[name] for name in parts.projector}, family.projector, sizes.hidden)
     return _Checkpoint(source, family, parts, sizes, projector, shapes, dtypes)
+
+
+def text_sizes(source: Path, tensors: Mapping[str, torch.Tensor], parts: Parts) -> Sizes:
+    """Sizes of the text model in a checkpoint.
+
+    Raises:
+        ValueError: If a tensor of it is missing, unknown or of another shape, or its vocabulary is not World's.
+    """
+    text = {text_name: tensors[name] for name, text_name in parts.text.items()}
+    text_shapes = {name: tuple(tensor.shape) for name, tensor in text.items()}
+    sizes = sizes_of(source, shapes_in_blinkdl(source, text, {}) if parts.family.is_fla else text_shapes)
+    if sizes.vocab != WORLD_VOCAB_SIZE:
+        raise ValueError(f"a vocabulary of {sizes.vocab} is not that of the World models, expected {WORLD_VOCAB_SIZE}")
+    return sizes
 
 
 def _choose_era(checkpoint: _Checkpoint, era: str | None, published: Published | None) -> tuple[str, tuple[str, ...]]:
@@ -210,27 +222,45 @@ def _check_width(checkpoint: _Checkpoint, encoder: str, config: PreTrainedConfig
 def _weights_of(checkpoint: _Checkpoint, encoder: Encoder) -> tuple[dict[str, Weight], tuple[str, ...]]:
     """Where each tensor of the composite comes from, and the tensors of the file that it has no use for."""
     modality = checkpoint.projector.modality
-    weights, left_out = {}, [name for name in checkpoint.parts.projector if name not in checkpoint.projector.names]
-    entries = {} if checkpoint.family.is_fla else all_entries(checkpoint.sizes)
-    for name, text_name in checkpoint.parts.text.items():
+    weights, left_out = text_weights(checkpoint.parts, checkpoint.sizes)
+    left_out += [name for name in checkpoint.parts.projector if name not in checkpoint.projector.names]
+    for name, ours in checkpoint.projector.names.items():
+        weights[f"model.{modality}_projector.{ours}"] = Weight(name)
+    tower = tower_weights(checkpoint.source, checkpoint.parts, checkpoint.shapes, encoder.weights)
+    return weights | {f"model.{modality}_tower.{name}": weight for name, weight in tower.items()}, tuple(
+        sorted(left_out)
+    )
+
+
+def text_weights(parts: Parts, sizes: Sizes) -> tuple[dict[str, Weight], list[str]]:
+    """Where each tensor of the text model in the composite comes from, and the tensors that it has no use for."""
+    weights, left_out = {}, []
+    entries = {} if parts.family.is_fla else all_entries(sizes)
+    for name, text_name in parts.text.items():
         fla_name = entries[text_name].fla_name if entries else text_name
         if fla_name is None:
             left_out.append(name)
             continue
         change = entries[text_name].change if entries else Change.NONE
         weights[fla_name.replace("model.", "model.language_model.", 1)] = Weight(name, change.to_fla)
-    for name, ours in checkpoint.projector.names.items():
-        weights[f"model.{modality}_projector.{ours}"] = Weight(name)
-    tower = {name: Weight(None, tensor=tensor) for name, tensor in encoder.weights.items()}
-    for name, inner in checkpoint.parts.encoder.items():
-        shape = checkpoint.shapes[name]
-        if inner not in tower or tuple(encoder.weights[inner].shape) != shape:
-            found = f"there it is {tuple(encoder.weights[inner].shape)}" if inner in tower else "it has none such"
-            raise ValueError(f"{checkpoint.source}: {name} of shape {shape} does not go with the encoder: {found}")
+    return weights, left_out
+
+
+def tower_weights(
+    source: Path, parts: Parts, shapes: Mapping[str, Shape], encoder: Mapping[str, torch.Tensor]
+) -> dict[str, Weight]:
+    """Where each tensor of the encoder comes from, by its name there; those in the checkpoint take precedence.
+
+    Raises:
+        ValueError: If one in the checkpoint is none of the encoder's, or of another shape.
+    """
+    tower = {name: Weight(None, tensor=tensor) for name, tensor in encoder.items()}
+    for name, inner in parts.encoder.items():
+        if inner not in tower or tuple(encoder[inner].shape) != shapes[name]:
+            found = f"there it is {tuple(encoder[inner].shape)}" if inner in tower else "it has none such"
+            raise ValueError(f"{source}: {name} of shape {shapes[name]} does not go with the encoder: {found}")
         tower[inner] = Weight(name)
-    return weights | {f"model.{modality}_tower.{name}": weight for name, weight in tower.items()}, tuple(
-        sorted(left_out)
-    )
+    return tower
 
 
 def _config(

@@ -16,8 +16,9 @@ from .weights import Shape, check_exactly
 
 ERAS = ("E1", "E2", "E3", "E4", "E5", "E6")
 
-_TOO_NEW = re.compile(
-    r"(model\.)?proj\.(main|deepstack)\..*"
+# Of era E7, with encoders of Qwen3-VL and Qwen3.5, see modrwkv_names.py
+E7_NAME = re.compile(
+    r"(model\.)?proj\.(main|deepstack|seed_\w+|rwkv_q_projs?|memory_norms)\..*"
     r"|encoder\.encoder\..*|(model\.)?encoder\.(model\.)?(visual\.|patch_embed\.|blocks\.|merger\.).*"
 )
 _TOO_OLD = re.compile(r"modality\.(model|adapter)\..*")
@@ -102,15 +103,15 @@ def family_of(names: Iterable[str]) -> Family | None:
     """The family of a checkpoint's names; `None` if it is none of WorldRWKV's eras.
 
     Raises:
-        ValueError: If it is of an era that is not supported.
+        ValueError: If it is of an era that is not supported, or of E7, which `convert_modrwkv` converts.
     """
     names = list(names)
-    for pattern, meaning in ((_TOO_NEW, "E7 (encoders of Qwen3-VL), which is not supported yet"), (_TOO_OLD, "E0")):
+    reasons = ((E7_NAME, "E7, which convert_modrwkv converts"), (_TOO_OLD, "E0, which is not supported"))
+    for pattern, reason in reasons:
         found = next((name for name in names if pattern.fullmatch(name)), None)
         is_ours = any(name.startswith(("llm.", "model.llm.", "modality.", "blocks.", "proj.")) for name in names)
         if found is not None and is_ours:
-            supported = "" if "not supported" in meaning else ", which is not supported"
-            raise ValueError(f"a WorldRWKV checkpoint of era {meaning}{supported} (it holds the tensor {found})")
+            raise ValueError(f"a WorldRWKV checkpoint of era {reason} (it holds the tensor {found})")
     for family in _FAMILIES:
         marks = (family.text,) if family.text else (family.projector, family.encoder)
         if any(name.startswith(marks) for name in names):

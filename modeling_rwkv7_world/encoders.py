@@ -13,17 +13,21 @@
 # limitations under the License.
 """The encoders of the composite behind one call each: pictures or clips in, features out, some of them at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from transformers import AutoModel
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 
 PICTURES_AT_A_TIME = 32  # or tiles of pictures
+PATCHES_AT_A_TIME = 2**15  # of pictures of any size: as many as 32 of 512 by 512 pixels
 STEPS_AT_A_TIME = 240 * 16_000  # samples: four minutes
 SAMPLES_PER_MEL_FRAME = 160
 
@@ -94,8 +98,94 @@ def join_outputs(
     )
 
 
-def calls_for_pictures(tower: nn.Module, pixel_values: torch.Tensor) -> int:
-    """How often [`encode_pictures`] calls the tower."""
+@dataclass
+class EncoderOutput(BaseModelOutputWithPooling):
+    r"""
+    Of an encoder or its projectors.
+
+    Args:
+        deepstack_features (`list`, *optional*):
+            By earlier layer of the encoder what `pooler_output` is of the last one.
+        memories (`list`, *optional*):
+            By layer of the text model that attends to patches of images their keys and values, image by image.
+    """
+
+    deepstack_features: list | None = None
+    memories: list | None = None
+
+
+def encode_patches(
+    tower: nn.Module, pixel_values: torch.Tensor, grids: torch.Tensor, layers: list[int] | None = None, **kwargs
+) -> EncoderOutput:
+    """Outputs of a vision encoder that sees every picture in its own size, as Qwen3-VL's, some pictures at a time.
+
+    Args:
+        tower: A vision encoder of transformers.
+        pixel_values: (patches, numbers of a patch), those of one picture after those of another.
+        grids: (pictures, 3), patches of every picture: frames, rows, columns.
+        layers: Those whose outputs, (patches, channels), are given as `deepstack_features`; if `None` the encoder's
+            own, merged.
+        kwargs: Of the encoder, as `output_hidden_states`.
+
+    Returns:
+        `last_hidden_state` (patches, channels), `pooler_output` (tokens, channels) and, where the encoder has them,
+        `deepstack_features`, a list of the same shape, of all pictures in a row.
+
+    Raises:
+        ValueError: If there are more or fewer patches than the grids have.
+    """
+    counts = grids.prod(-1).tolist()
+    if sum(counts) != len(pixel_values):
+        raise ValueError(f"pixel_values has {len(pixel_values)} patches, but image_grid_thw tells of {sum(counts)}.")
+    groups = _pictures_together(counts)
+    patches = pixel_values.split([sum(counts[some]) for some in groups])
+    outputs = []
+    for values, some in zip(patches, groups, strict=True):
+        with _outputs_of(tower.blocks, layers or ()) as captured:
+            outputs.append(tower(values, grid_thw=grids[some], return_dict=True, **kwargs))
+        if layers is not None:
+            outputs[-1].deepstack_features = [captured[layer] for layer in layers]
+    joined = join_outputs(outputs, torch.cat)
+    deepstack = zip(*(getattr(output, "deepstack_features", None) or () for output in outputs), strict=True)
+    return EncoderOutput(
+        last_hidden_state=joined.last_hidden_state,
+        pooler_output=torch.cat([output.pooler_output for output in outputs]),
+        hidden_states=joined.hidden_states,
+        deepstack_features=[torch.cat(same) for same in deepstack] or None,
+    )
+
+
+@contextmanager
+def _outputs_of(blocks: nn.ModuleList, layers: Iterable[int]) -> Iterator[dict[int, torch.Tensor]]:
+    """What some of the blocks give in the forward passes inside, by their index."""
+    captured = {}
+
+    def keep(layer: int, module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        captured[layer] = output
+
+    handles = [blocks[layer].register_forward_hook(partial(keep, layer)) for layer in layers]
+    try:
+        yield captured
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _pictures_together(counts: list[int]) -> list[slice]:
+    """Neighbouring pictures with no more patches than are encoded at a time, or a single larger one."""
+    groups, start, patches = [], 0, 0
+    for index, count in enumerate(counts):
+        if index > start and patches + count > PATCHES_AT_A_TIME:
+            groups.append(slice(start, index))
+            start, patches = index, 0
+        patches += count
+    return [*groups, slice(start, len(counts))]
+
+
+def calls_for_pictures(tower: nn.Module, pixel_values: torch.Tensor, grids: torch.Tensor | None = None) -> int:
+    """How often [`encode_pictures`], or with grids [`encode_patches`], calls the tower."""
+    if grids is not None:
+        return len(_pictures_together(grids.prod(-1).tolist()))
     return -(-len(pixel_values) // _pictures_at_a_time(tower))
 
 

@@ -445,6 +445,7 @@ class RWKV7Model(RWKV7PreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         token_ids: torch.LongTensor | None = None,
+        after_layers: dict[int, Callable[[torch.Tensor], torch.Tensor]] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         r"""
@@ -458,6 +459,9 @@ class RWKV7Model(RWKV7PreTrainedModel):
         token_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
             Beside `inputs_embeds`, the tokens that stand there, by whose ids RWKV-7a (`deep_embed_dim`) looks up
             matrices; of images and audio these are the placeholders.
+        after_layers (`dict[int, Callable]`, *optional*):
+            By index of a layer what makes of the hidden states after it, `(batch_size, sequence_length, hidden_size)`,
+            those that the next layer reads, as DeepStack (arXiv 2406.04334) does with features of images.
         """
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
@@ -496,11 +500,14 @@ class RWKV7Model(RWKV7PreTrainedModel):
         # CODEPATH: `rwkv7b-*` attend to all tokens so far
         if self.config.deep_embed_attn_dim is not None:
             layout.context = TokenContext.build(layout, token_ids, self.config.vocab_size, cache)
-        hidden_states = run_layers(self.layers, inputs_embeds, layout, cache)
+        after_layers = after_layers or {}
+        hidden_states = None if after_layers else run_layers(self.layers, inputs_embeds, layout, cache)
         if hidden_states is None:
             hidden_states, v_first = inputs_embeds, None
-            for layer in self.layers:
+            for index, layer in enumerate(self.layers):
                 hidden_states, v_first, token_embeds = layer(hidden_states, v_first, layout, cache, token_embeds)
+                if index in after_layers:
+                    hidden_states = after_layers[index](hidden_states)
         if cache is not None:
             cache.seen_tokens += inputs_embeds.shape[1]
         return RWKV7ModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: cache})

@@ -13,6 +13,8 @@
 # limitations under the License.
 """RWKV-7 with eyes and ears: encoders, projectors, and the language model that reads their features as tokens."""
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,10 +40,11 @@ from .cache_rwkv7 import RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss, wants_own_loss
 from .checkpoint_layouts import LoadsWhole
 from .deep_embed import KeepsItsVocabulary
-from .encoders import build_audio_tower, encode_clips, encode_pictures
+from .encoders import EncoderOutput, build_audio_tower, encode_clips, encode_patches, encode_pictures
 from .four_bits_as_stored import FourBitsAsStored
 from .modeling_rwkv7 import RWKV7Model, check_token_ids, init_lm_head
 from .projectors import VISION_PROJECTORS, RWKVWorldAudioProjector, pool_patches
+from .token_layout import add_to_tokens
 
 
 @auto_docstring(custom_intro="Outputs of the composite without its head.")
@@ -117,7 +120,11 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         # CODEPATH: a modality without a configuration is absent from the model
         if config.vision_config is not None:
             self.vision_tower = AutoModel.from_config(config.vision_config)
-            self.vision_projector = VISION_PROJECTORS[config.vision_projector_type](config)
+            projector_class = VISION_PROJECTORS[config.vision_projector_type]
+            self.vision_projector = projector_class(config)
+            self.deepstack_projectors = nn.ModuleList(
+                [projector_class(config) for _ in range(config.num_deepstack_projectors)]
+            )
         # CODEPATH: a modality without a configuration is absent from the model
         if config.audio_config is not None:
             self.audio_tower = build_audio_tower(config.audio_config)
@@ -134,18 +141,34 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
     @can_return_tuple
     @auto_docstring(custom_intro="Encodes images and projects their features to token embeddings.")
     def get_image_features(
-        self, pixel_values: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.FloatTensor,
+        image_grid_thw: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
         pixel_values (`torch.FloatTensor` of shape `(num_images, channels, height, width)`):
             The images, or all tiles of one image after those of another; for several vision towers
-            `(num_images, numbers)`. `pooler_output` of the result is a list of `(tokens, hidden_size)`, one for each
-            image or tile.
+            `(num_images, numbers)`; for an encoder that takes grids `(patches, numbers)`. `pooler_output` of the
+            result is a list of `(tokens, hidden_size)`, one for each image or tile, and `deepstack_features`, if there
+            are any, a list of such lists.
+        image_grid_thw (`torch.LongTensor` of shape `(num_images, 3)`, *optional*):
+            Frames, rows and columns of patches of every image, for an encoder that takes grids.
         """
         if self.config.vision_config is None:
             raise ValueError("pixel_values were given to a model without a vision tower (vision_config is None).")
+        has_grids = image_grid_thw is not None
+        if has_grids != self.config.vision_takes_grids:
+            wanted = "without" if has_grids else "with"
+            raise ValueError(f"{self.config.vision_config.model_type} takes pixel_values {wanted} image_grid_thw.")
+        pixel_values = pixel_values.to(self.vision_tower.dtype)
+        # CODEPATH: Qwen's encoders see every picture in its own size
+        if has_grids:
+            layers = self.config.cross_attention_vision_layers
+            outputs = encode_patches(self.vision_tower, pixel_values, image_grid_thw, layers, **kwargs)
+            return self._project_grids(outputs, image_grid_thw)
         outputs, features = encode_pictures(
-            self.vision_tower, pixel_values.to(self.vision_tower.dtype), self.config.vision_feature_layer, **kwargs
+            self.vision_tower, pixel_values, self.config.vision_feature_layer, **kwargs
         )
         # CODEPATH: WorldRWKV keeps CLIP's class token ("full"), LLaVA-style models keep only patches ("default")
         if self.config.vision_feature_select_strategy == "default":
@@ -154,6 +177,23 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         if self.config.num_token_per_image is not None:
             features = pool_patches(features, self.config.num_token_per_image)
         return BaseModelOutputWithPooling(pooler_output=list(self.vision_projector(features)), **outputs)
+
+    def _project_grids(self, outputs: EncoderOutput, grids: torch.LongTensor) -> EncoderOutput:
+        """The encoder's outputs with its features projected, and those of every image by themselves."""
+        # CODEPATH: torchtitan's later models attend to patches (`kind: cross_attn`), all others project features
+        if self.config.vision_projector_type == "token_packer":
+            layers, outputs.deepstack_features = outputs.deepstack_features, None
+            outputs.pooler_output, outputs.memories = self.vision_projector(
+                outputs.pooler_output, layers, outputs.last_hidden_state, grids
+            )
+            return outputs
+        tokens = (grids.prod(-1) // self.config.vision_config.spatial_merge_size**2).tolist()
+        outputs.deepstack_features = [
+            list(project(layer).split(tokens))
+            for project, layer in zip(self.deepstack_projectors, outputs.deepstack_features or (), strict=False)
+        ] or None
+        outputs.pooler_output = list(self.vision_projector(outputs.pooler_output).split(tokens))
+        return outputs
 
     @can_return_tuple
     @auto_docstring(custom_intro="Encodes audio clips and projects their features to token embeddings.")
@@ -229,21 +269,29 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
         return (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
 
-    def _encode(self, mm_encoder_outputs, pixel_values, input_features, input_features_mask):
-        """Features of each modality as (tokens, hidden), from raw inputs or from what was encoded before."""
+    def _encode(self, mm_encoder_outputs, pixel_values, image_grid_thw, input_features, input_features_mask):
+        """Outputs of the encoders by modality, from raw inputs or from what was encoded before."""
         outputs = dict(mm_encoder_outputs or {})
         for modality, raw in (("image", pixel_values), ("audio", input_features)):
             if raw is not None and outputs.get(modality) is not None:
                 raise ValueError(f"Both raw {modality} inputs and mm_encoder_outputs[{modality!r}] were given.")
         if pixel_values is not None:
-            outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
+            outputs["image"] = self.get_image_features(pixel_values, image_grid_thw, return_dict=True)
         if input_features is not None:
             outputs["audio"] = self.get_audio_features(input_features, input_features_mask, return_dict=True)
-        return {
-            modality: torch.cat(list(output.pooler_output))
-            for modality, output in outputs.items()
-            if output is not None
-        }
+        return {modality: output for modality, output in outputs.items() if output is not None}
+
+    def _after_layers(self, output: EncoderOutput, mask: torch.BoolTensor) -> dict[int, Callable]:
+        """What the text model does after its layers to the tokens of images, which are where `mask` is true."""
+        if memories := getattr(output, "memories", None):
+            attend = partial(
+                self.vision_projector.attend, mask=mask, counts=[len(image) for image in output.pooler_output]
+            )
+            layers = enumerate(self.config.cross_attention_text_layers)
+            return {layer: partial(attend, depth=depth, memories=memories[depth]) for depth, layer in layers}
+        deepstack = getattr(output, "deepstack_features", None) or ()
+        layers = [torch.cat(list(layer)) for layer in deepstack]
+        return {index: partial(add_to_tokens, mask=mask, added=added) for index, added in enumerate(layers)}
 
     def _left_padding(self, inputs_embeds, attention_mask, cache) -> int:
         """Embeddings that `left_padding_multiple` wants in front of a whole row."""
@@ -264,6 +312,7 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
         input_features: torch.FloatTensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -274,6 +323,8 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | RWKVWorldModelOutputWithPast:
         r"""
+        image_grid_thw (`torch.LongTensor` of shape `(num_images, 3)`, *optional*):
+            Frames, rows and columns of patches of every image, for a vision encoder that takes images of any size.
         input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding in `input_features`.
         cache (`RWKV7Cache`, *optional*):
@@ -287,11 +338,14 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
             check_token_ids(input_ids, self.config.text_config.vocab_size)
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        encoded = self._encode(mm_encoder_outputs, pixel_values, input_features, input_features_mask)
+        media = self._encode(mm_encoder_outputs, pixel_values, image_grid_thw, input_features, input_features_mask)
+        encoded = {modality: torch.cat(list(output.pooler_output)) for modality, output in media.items()}
         for modality, features in encoded.items():
             features = features.to(inputs_embeds.device, inputs_embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, features, modality)
             inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+            if modality == "image":
+                kwargs["after_layers"] = self._after_layers(media["image"], mask)
 
         padding = 0
         # CODEPATH: only for comparisons with VisualRWKV's evaluation
@@ -321,6 +375,30 @@ class RWKVWorldModel(RWKVWorldPreTrainedModel):
         )
 
 
+def _repeat_images(media: list[torch.Tensor], counts: list[int], times: int) -> list[int]:
+    """Indices of images, those of every row of `counts` tokens `times` in a row."""
+    sizes = [len(image) for image in media]
+    if len(counts) == 1 or sum(counts) != sum(sizes):  # see `_repeat_rows`
+        return list(range(len(media))) * times
+    images, start = [], 0
+    for count in counts:
+        stop = start
+        while sum(sizes[start:stop]) < count:
+            stop += 1
+        images += list(range(start, stop)) * times
+        start = stop
+    return images
+
+
+def _repeat_rows(media: list[torch.Tensor], counts: list[int], times: int) -> list[torch.Tensor]:
+    """Features of media, (tokens, hidden) each, row by row and `times` in a row; `counts` has the tokens of rows."""
+    features = torch.cat(list(media))
+    # A single row may hold placeholders of an earlier turn too; a wrong count is refused by the forward pass
+    fits = len(counts) > 1 and sum(counts) == len(features)
+    rows = features.split(counts) if fits else [features]
+    return [row for row in rows for _ in range(times)]
+
+
 @auto_docstring(
     custom_intro="""
     RWKV-7 with a vision tower, an audio tower or both, and a language modeling head.
@@ -346,9 +424,16 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
 
     @auto_docstring
     def get_image_features(
-        self, pixel_values: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.FloatTensor,
+        image_grid_thw: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
-        return self.model.get_image_features(pixel_values, **kwargs)
+        r"""
+        image_grid_thw (`torch.LongTensor` of shape `(num_images, 3)`, *optional*):
+            Frames, rows and columns of patches of every image, for a vision encoder that takes images of any size.
+        """
+        return self.model.get_image_features(pixel_values, image_grid_thw, **kwargs)
 
     @auto_docstring
     def get_audio_features(
@@ -374,6 +459,14 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
             model_kwargs["mm_encoder_outputs"]["audio"] = self.get_audio_features(clips, mask, return_dict=True)
         return model_kwargs
 
+    def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
+        """Reads a prompt at once, not in chunks, where tokens attend to whole images."""
+        image = (model_kwargs.get("mm_encoder_outputs") or {}).get("image")
+        if getattr(image, "memories", None) is not None:
+            generation_config = copy.copy(generation_config)
+            generation_config.prefill_chunk_size = None
+        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
+
     def _expand_multimodal_outputs(
         self, input_ids, mm_encoder_output, expand_size: int = 1, inputs_embeds: torch.Tensor | None = None
     ) -> dict[str, BaseModelOutputWithPooling]:
@@ -382,14 +475,22 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         for modality, output in mm_encoder_output.items():
             if output is None:
                 continue
-            features = torch.cat(list(output.pooler_output))
             ids = None if input_ids is None or input_ids.numel() == 0 else input_ids
             counts = self.model.find_placeholders(ids, inputs_embeds, modality).sum(dim=1).tolist()
-            # A single row may hold placeholders of an earlier turn too; a wrong count is refused by the forward pass
-            fits = len(counts) > 1 and sum(counts) == len(features)
-            rows = features.split(counts) if fits else [features]
-            rows = [row for row in rows for _ in range(expand_size)]
-            expanded[modality] = BaseModelOutputWithPooling(output.last_hidden_state, pooler_output=rows)
+            if memories := getattr(output, "memories", None):
+                images = _repeat_images(output.pooler_output, counts, expand_size)
+                expanded[modality] = EncoderOutput(
+                    output.last_hidden_state,
+                    pooler_output=[output.pooler_output[image] for image in images],
+                    memories=[[layer[image] for image in images] for layer in memories],
+                )
+                continue
+            layers = getattr(output, "deepstack_features", None)
+            expanded[modality] = EncoderOutput(
+                output.last_hidden_state,
+                pooler_output=_repeat_rows(output.pooler_output, counts, expand_size),
+                deepstack_features=layers and [_repeat_rows(layer, counts, expand_size) for layer in layers],
+            )
         return expanded
 
     @takes_both_cache_names
@@ -399,6 +500,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
+        image_grid_thw: torch.LongTensor | None = None,
         input_features: torch.FloatTensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -414,6 +516,8 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | RWKVWorldCausalLMOutputWithPast:
         r"""
+        image_grid_thw (`torch.LongTensor` of shape `(num_images, 3)`, *optional*):
+            Frames, rows and columns of patches of every image, for a vision encoder that takes images of any size.
         input_features_mask (`torch.Tensor` of shape `(clips, frames)` or `(clips, samples)`, *optional*):
             0 for padding in `input_features`.
         cache (`RWKV7Cache`, *optional*):
@@ -448,6 +552,7 @@ class RWKVWorldForConditionalGeneration(RWKVWorldPreTrainedModel, RWKV7Generatio
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
             input_features=input_features,
             input_features_mask=input_features_mask,
             attention_mask=attention_mask,

@@ -21,6 +21,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
+from .token_packer import RWKVWorldTokenPacker
+
+
+NORM_EPS = 1e-5
+ACTIVATIONS = {"relu": torch.relu, "gelu": F.gelu, "swiglu": F.silu}
+NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
 
 
 class RWKVWorldMLPProjector(nn.Module):
@@ -31,17 +37,19 @@ class RWKVWorldMLPProjector(nn.Module):
     def __init__(self, config: RWKVWorldConfig):
         super().__init__()
         self.conv = None
+        self.gate = None  # a third matrix, by whose output the hidden units are multiplied
         if config.vision_projector_convolution is not None:
-            encoder_dim = config.vision_config.hidden_size
+            encoder_dim = config.vision_feature_size
             self.conv = nn.Conv1d(encoder_dim, encoder_dim, *config.vision_projector_convolution, bias=False)
-        self.linear_1 = nn.Linear(config.vision_config.hidden_size, config.vision_projector_hidden_size)
+        self.linear_1 = nn.Linear(config.vision_feature_size, config.vision_projector_hidden_size)
         self.linear_2 = nn.Linear(config.vision_projector_hidden_size, config.text_config.hidden_size)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(images, features, encoder hidden) -> (images, tokens, text hidden)."""
         if self.conv is not None:
             features = self.conv(features.transpose(1, 2)).transpose(1, 2)  # (images, tokens, encoder hidden)
-        return self.linear_2(self.activation(self.linear_1(features)))
+        hidden = self.activation(self.linear_1(features))
+        return self.linear_2(hidden if self.gate is None else hidden * self.gate(features))
 
 
 class RWKVWorldGeluProjector(RWKVWorldMLPProjector):
@@ -51,18 +59,28 @@ class RWKVWorldGeluProjector(RWKVWorldMLPProjector):
 
 
 class RWKVWorldVisionProjector(RWKVWorldMLPProjector):
-    """A ReLU MLP `y` with the residual `y + LayerNorm(y)` (WorldRWKV's `VisualAdapter`)."""
-
-    activation = staticmethod(torch.relu)
+    """An MLP `y` with the residual `y + norm(y)` (WorldRWKV's `VisualAdapter`)."""
 
     def __init__(self, config: RWKVWorldConfig):
         super().__init__(config)
-        self.norm = nn.LayerNorm(config.text_config.hidden_size)
+        self.activation = ACTIVATIONS[config.vision_projector_activation]
+        # CODEPATH: of the activations only SwiGLU has a gate
+        if config.vision_projector_activation == "swiglu":
+            self.gate = nn.Linear(config.vision_feature_size, config.vision_projector_hidden_size)
+        self.norm = NORMS[config.vision_projector_norm](config.text_config.hidden_size, eps=NORM_EPS)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(images, features, encoder hidden) -> (images, tokens, text hidden)."""
+        """(..., features, encoder hidden) -> (..., tokens, text hidden)."""
         projected = super().forward(features)
         return projected + self.norm(projected)
+
+
+class RWKVWorldPreNormProjector(RWKVWorldVisionProjector):
+    """An MLP with the residual `x + MLP(norm(x))` (the first exports of torchtitan's `VisualAdapter`)."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(..., features, text hidden) -> (..., features, text hidden)."""
+        return features + RWKVWorldMLPProjector.forward(self, self.norm(features))
 
 
 class RWKVWorldPixelShuffleProjector(nn.Module):
@@ -71,7 +89,7 @@ class RWKVWorldPixelShuffleProjector(nn.Module):
     def __init__(self, config: RWKVWorldConfig):
         super().__init__()
         factor = self.scale_factor = config.vision_projector_scale_factor
-        hidden_size = config.vision_config.hidden_size
+        hidden_size = config.vision_feature_size
         self.linear = nn.Linear(hidden_size * factor**2, config.text_config.hidden_size, bias=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -94,7 +112,7 @@ class RWKVWorldLinearProjector(nn.Module):
 
     def __init__(self, config: RWKVWorldConfig):
         super().__init__()
-        self.linear = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size, bias=False)
+        self.linear = nn.Linear(config.vision_feature_size, config.text_config.hidden_size, bias=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(images, features, encoder hidden) -> (images, features, text hidden)."""
@@ -106,7 +124,7 @@ class RWKVWorldGatedProjector(nn.Module):
 
     def __init__(self, config: RWKVWorldConfig):
         super().__init__()
-        encoder_dim, hidden_size = config.vision_config.hidden_size, config.text_config.hidden_size
+        encoder_dim, hidden_size = config.vision_feature_size, config.text_config.hidden_size
         self.gate = nn.Linear(encoder_dim, encoder_dim, bias=False)
         self.linear = nn.Linear(encoder_dim, hidden_size, bias=False)
         self.norm = nn.LayerNorm(hidden_size)
@@ -136,10 +154,12 @@ class RWKVWorldAudioProjector(nn.Module):
 # By `vision_projector_type`
 VISION_PROJECTORS = {
     "mlp": RWKVWorldVisionProjector,
+    "pre_norm_mlp": RWKVWorldPreNormProjector,
     "gelu_mlp": RWKVWorldGeluProjector,
     "pixel_shuffle": RWKVWorldPixelShuffleProjector,
     "linear": RWKVWorldLinearProjector,
     "gated_mlp": RWKVWorldGatedProjector,
+    "token_packer": RWKVWorldTokenPacker,
 }
 
 

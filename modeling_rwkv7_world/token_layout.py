@@ -185,3 +185,14 @@ def _pack(starts: torch.Tensor) -> PackedSequences:
         continued=continued,
         last=segment[:, -1],
     )
+
+
+def add_to_tokens(hidden_states: torch.Tensor, mask: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    """Hidden states with something added to some of them.
+
+    Args:
+        hidden_states: (batch, time, hidden).
+        mask: (batch, time, 1), true at the tokens.
+        added: (tokens, hidden), in the order of the tokens.
+    """
+    return hidden_states + torch.zeros_like(hidden_states).masked_scatter(mask, added.to(hidden_states))

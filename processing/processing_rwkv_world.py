@@ -29,11 +29,14 @@ from ..configuration.source_code import WritesItsCode
 from .chat_templates import TURN_END, TURN_START, WORLD_CHAT_TEMPLATE
 from .media import list_clips, nest_clips, read_audio_block, read_clip, read_images
 from .response_templates import response_template
+from .shared_pixels import resize_together
 from .video import replace_videos
 
 
 # Under which image processors of transformers give the number of tiles of every picture
 NUM_TILES = "num_patches"
+# And under which those for encoders of pictures of any size give frames, rows and columns of patches
+GRIDS = "image_grid_thw"
 
 
 @auto_docstring
@@ -54,6 +57,7 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         vision_projector_convolution=None,
         vision_patches_per_token=1,
         num_token_per_image=None,
+        shares_max_pixels=False,
         audio_encoder_convolutions=None,
         audio_max_frames=None,
         audio_projector_convolution=None,
@@ -74,6 +78,9 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
             Patches that the vision projector makes one token of.
         num_token_per_image (`int`, *optional*):
             Averages that the model takes of the patches of a picture in front of the projector.
+        shares_max_pixels (`bool`, *optional*, defaults to `False`):
+            Whether the images of a text have no more pixels together than one of them may have, where an encoder sees
+            images of any size.
         audio_encoder_convolutions (`list[list[int]]`, *optional*):
             (kernel size, stride, padding) of the convolutions that shorten a clip inside the audio encoder.
         audio_max_frames (`int`, *optional*):
@@ -98,6 +105,7 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         self.vision_projector_convolution = vision_projector_convolution
         self.vision_patches_per_token = vision_patches_per_token
         self.num_token_per_image = num_token_per_image
+        self.shares_max_pixels = shares_max_pixels
         self.audio_encoder_convolutions = audio_encoder_convolutions
         self.audio_max_frames = audio_max_frames
         self.audio_projector_convolution = audio_projector_convolution
@@ -126,6 +134,8 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
             chat_template: Jinja template; the World template by default.
         """
         options = {}
+        if config.vision_takes_grids:
+            _check_patches(config.vision_config, image_processor)
         if config.vision_config is not None:
             # Several towers have one each, and a fixed number of tokens instead
             options["patch_size"] = getattr(config.vision_config, "patch_size", None)
@@ -235,8 +245,40 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         window = window or int(self.audio_window_seconds * self.feature_extractor.sampling_rate)
         return np.array_split(clip, math.ceil(len(clip) / window))
 
+    @property
+    def _patches_of_token(self) -> int:
+        """Patches of a token where pictures have grids: features that the encoder merges, times those it packs."""
+        return self.image_processor.merge_size**2 * self.vision_patches_per_token
+
+    def _process_images(self, images, **kwargs):
+        """As the base class does; where tokens are squares of merged features, pictures have whole squares."""
+        if GRIDS not in self.image_processor.model_input_names:
+            return super()._process_images(images, **kwargs)
+        merge_size, side = self.image_processor.merge_size, math.isqrt(self._patches_of_token)
+        if self.shares_max_pixels and kwargs.get("do_resize") is not False:
+            size = kwargs.get("size") or self.image_processor.size
+            images = self._resize_together(images, size, side * self.image_processor.patch_size)
+            kwargs["do_resize"] = False
+        processed, replacements = super()._process_images(images, **kwargs | {"merge_size": side})
+        if side > merge_size:
+            ordered = _by_merged_features(processed["pixel_values"], processed[GRIDS], merge_size, side // merge_size)
+            processed["pixel_values"] = ordered
+        return processed, replacements
+
+    def _resize_together(self, images, size: dict[str, int], side: int) -> list:
+        """The images of every row resized to whole squares of `side` pixels; a flat list is one row."""
+        are_rows = isinstance(images, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in images)
+        rows = images if are_rows else [images]
+        rows = [list(row) if isinstance(row, (list, tuple)) else [row] for row in rows]
+        limits = size["shortest_edge"], size["longest_edge"]
+        resized = [resize_together(row, side, *limits, self.image_processor.resample) for row in rows]
+        return [image for row in resized for image in row]
+
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
         """As many placeholders as the model makes features of the image."""
+        if GRIDS in image_inputs:
+            patches = int(np.prod(np.asarray(image_inputs[GRIDS][image_idx])))
+            return self.image_token * (patches // self._patches_of_token)
         tiles = int(image_inputs[NUM_TILES][image_idx]) if NUM_TILES in image_inputs else 1
         # The pixels of several towers lie in one row, but are pooled to a fixed number of tokens. A tile of this index
         # may be of another picture, but all are alike
@@ -274,6 +316,11 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         """Placeholders of images of the given (height, width), for serving engines."""
         if image_sizes is None:
             return MultiModalData()
+        if GRIDS in self.image_processor.model_input_names:
+            merge_size = {"merge_size": math.isqrt(self._patches_of_token)}
+            patches = [self.image_processor.get_number_of_image_patches(*size, merge_size) for size in image_sizes]
+            tokens = [count // self._patches_of_token for count in patches]
+            return MultiModalData(num_image_tokens=tokens, num_image_patches=patches)
         count_tiles = getattr(self.image_processor, "get_number_of_image_patches", lambda height, width: 1)
         tiles = [count_tiles(height, width) for height, width in image_sizes]
         tokens = self._num_image_tokens(self._encoded_size() if self.num_token_per_image is None else None)
@@ -318,7 +365,7 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         """Names of everything this processor returns."""
         names = list(self.tokenizer.model_input_names)
         if hasattr(self, "image_processor"):
-            names.append("pixel_values")
+            names += [name for name in self.image_processor.model_input_names if name in ("pixel_values", GRIDS)]
         if hasattr(self, "feature_extractor"):
             names += ["input_features", "input_features_mask"]
         return names
@@ -340,6 +387,42 @@ def _check_rows(media, text: str | list[str] | None, token: str, kind: str) -> N
     for index, (count, row) in enumerate(zip(counts, texts, strict=True)):
         if count != row.count(token):
             raise ValueError(f"Row {index}: {row.count(token)} {token} tokens in its text, but {count} {kind}.")
+
+
+def _by_merged_features(pixel_values, grids, merge_size: int, factor: int):
+    """Patches in the order that the encoder merges them in, of those that come by squares of `factor` merged features.
+
+    Args:
+        pixel_values: (patches, numbers) of all pictures, an array or a tensor.
+        grids: (pictures, 3), frames, rows and columns of patches.
+        merge_size: Side of the squares of patches that the encoder merges.
+        factor: Side of the squares of merged features that become a token.
+    """
+    order, start = [], 0
+    for frames, rows, columns in np.asarray(grids).tolist():
+        side = merge_size * factor
+        shape = (frames, rows // side, columns // side, factor, merge_size, factor, merge_size)
+        places = np.arange(start, start + frames * rows * columns).reshape(shape)
+        order.append(places.transpose(0, 1, 3, 2, 5, 4, 6).ravel())
+        start += frames * rows * columns
+    return pixel_values[np.concatenate(order)]
+
+
+def _check_patches(vision_config, image_processor) -> None:
+    """Refuses an image processor that does not cut patches as the vision encoder takes them.
+
+    Raises:
+        ValueError: Names the option.
+    """
+    options = {
+        "patch_size": "patch_size",
+        "merge_size": "spatial_merge_size",
+        "temporal_patch_size": "temporal_patch_size",
+    }
+    for name, theirs in options.items():
+        wanted, given = getattr(vision_config, theirs), getattr(image_processor, name, None)
+        if image_processor is not None and given != wanted:
+            raise ValueError(f"The image processor's {name} is {given}, but the vision encoder takes {wanted}.")
 
 
 def _without_turn_marks(text: str) -> str:

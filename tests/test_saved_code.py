@@ -35,6 +35,8 @@ from rwkv7_world.kernels import wkv7_cpu
 TINY_WORLD = Path(__file__).resolve().parents[1] / "examples" / "tiny_world"
 CHECKPOINT, SAMPLES = TINY_WORLD / "checkpoint", TINY_WORLD / "samples"
 PACKAGE = Path(wkv7_cpu.__file__).parents[1]
+TOKEN_PACKER = {"vision_projector_type": "token_packer", "vision_projector_scale_factor": 2}
+TOKEN_PACKER |= {"cross_attention_vision_layers": [1], "cross_attention_text_layers": [0]}
 PICTURE_PROMPT = "what is this? <|image_pad|>"
 IDS = random_ids(2, 7)
 TOLERANCE = {"atol": 1e-5, "rtol": 0}  # there is no ninja elsewhere, so other kernels
@@ -121,6 +123,9 @@ def work(tmp_path_factory):
     projector = {"vision_projector_type": "gelu_mlp", "vision_projector_kernel_size": 5}
     tiny_composite("siglip", **projector).save_pretrained(folders / "tiles")
     tiny_processor("siglip", sees="tiles", **projector).save_pretrained(folders / "tiles")
+    for name, options in (("deepstack", {"num_deepstack_projectors": 2}), ("token_packer", TOKEN_PACKER)):
+        tiny_composite("qwen3_vl", **options).save_pretrained(folders / name)
+        tiny_processor("qwen3_vl", **options).save_pretrained(folders / name)
     RWKVWorldForConditionalGeneration.from_pretrained(CHECKPOINT).save_pretrained(folders / "tiny_world")
     AutoProcessor.from_pretrained(CHECKPOINT).save_pretrained(folders / "tiny_world")
     (work / "cases.json").write_text(json.dumps(CASES))
@@ -133,6 +138,8 @@ CASES = {
     "classifier": "AutoModelForSequenceClassification",
     "towers": "AutoModelForMultimodalLM",
     "tiles": "AutoModelForMultimodalLM",
+    "deepstack": "AutoModelForMultimodalLM",
+    "token_packer": "AutoModelForMultimodalLM",
     "tiny_world": "AutoModelForImageTextToText",
 }
 

@@ -65,8 +65,10 @@ def modules_of_parts(model: nn.Module, parts: list[str]) -> list[str]:
 def _module_of_part(parameter: str) -> str:
     """The name of the tower, projector, embedding or head that a parameter is in."""
     names = parameter.split(".")
-    ends = ("_tower", "_projector", "embeddings", "lm_head")
-    return ".".join(names[: next(index for index, name in enumerate(names) if name.endswith(ends)) + 1])
+    ends = ("_tower", "_projector", "_projectors", "embeddings", "lm_head")
+    last = next(index for index, name in enumerate(names) if name.endswith(ends))
+    # Of a list of projectors, which PEFT does not train whole, each by itself
+    return ".".join(names[: last + 1 + names[last].endswith("_projectors")])
 
 
 def _save(model: PreTrainedModel, processor, folder: Path) -> None:

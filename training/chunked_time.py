@@ -29,7 +29,7 @@ _OF_PREDICTED = {"labels": IGNORED_LABEL, "loss_weights": 0}
 MAX_SEED = 2**62
 
 # By modality the inputs that a composite encodes
-_MEDIA = {"image": ("pixel_values",), "audio": ("input_features", "input_features_mask")}
+_MEDIA = {"image": ("pixel_values", "image_grid_thw"), "audio": ("input_features", "input_features_mask")}
 
 
 @dataclass
@@ -39,7 +39,8 @@ class ChunkedBatch:
     Attributes:
         inputs: Of the model, with `input_ids`, `labels` and `loss_weights`, all (batch, time), and no raw media.
         chunk_length: Tokens of a chunk.
-        features: By "image" and "audio" the projected features of all media, (tokens, hidden).
+        features: By "image" and "audio" the projected features of all media, (tokens, 1 + layers, hidden): those that
+            stand for the tokens, then those of the DeepStack, layer by layer.
         placeholders: Likewise where these belong, (batch, time) bool.
     """
 
@@ -75,7 +76,9 @@ class ChunkedBatch:
             features = (self.features if with_media_graph else self._leaves)[kind][rows]
             if len(rows):
                 # Out of sight of FSDP, which takes the gradient of an input for the end of the module's backward pass
-                media[kind] = SimpleNamespace(pooler_output=[features])
+                tokens, *layers = features.unbind(1)
+                deepstack = [[layer] for layer in layers] or None
+                media[kind] = SimpleNamespace(pooler_output=[tokens], deepstack_features=deepstack)
         return chunk | ({"mm_encoder_outputs": media} if media else {})
 
     @property
@@ -100,7 +103,7 @@ def encode_media(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[dic
     """The inputs without raw media, and what [`ChunkedBatch`] has of these: features and where they belong.
 
     Raises:
-        ValueError: If there are not as many placeholders as features.
+        ValueError: If there are not as many placeholders as features, or if the text model attends to images.
     """
     inputs, features, placeholders = dict(inputs), {}, {}
     for kind, names in _MEDIA.items():
@@ -108,7 +111,11 @@ def encode_media(model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[dic
         if not raw:
             continue
         encode = getattr(model, f"get_{kind}_features")
-        features[kind] = torch.cat(list(encode(**raw, return_dict=True).pooler_output))
+        encoded = encode(**raw, return_dict=True)
+        if getattr(encoded, "memories", None) is not None:
+            raise ValueError("chunk_length: tokens that attend to whole images cannot be trained in chunks of time.")
+        layers = [encoded.pooler_output, *(getattr(encoded, "deepstack_features", None) or ())]
+        features[kind] = torch.stack([torch.cat(list(layer)) for layer in layers], dim=1)
         placeholders[kind] = inputs["input_ids"] == getattr(model.config, f"{kind}_token_id")
         found, expected = int(placeholders[kind].sum()), len(features[kind])
         if found != expected:

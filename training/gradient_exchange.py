@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 # Modules of the composite that a batch without this input leaves unused
 MODULES_OF_INPUT = {
-    "pixel_values": ("vision_tower", "vision_projector"),
+    "pixel_values": ("vision_tower", "vision_projector", "deepstack_projectors"),
     "input_features": ("audio_tower", "audio_projector"),
 }
 STARTS = ("initial_state", "initial_token")

@@ -83,7 +83,7 @@ class LikeMedia:
         pictures, clips = inputs.get("pixel_values"), inputs.get("input_features")
         calls = [0, 0]
         if pictures is not None:
-            calls[0] = calls_for_pictures(self.towers["vision_tower"], pictures)
+            calls[0] = calls_for_pictures(self.towers["vision_tower"], pictures, inputs.get("image_grid_thw"))
         if clips is not None:
             calls[1] = calls_for_clips(self.towers["audio_tower"], clips, inputs.get("input_features_mask"))
         return calls if self.counts_calls else [min(number, 1) for number in calls]

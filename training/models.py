@@ -22,19 +22,20 @@ from transformers.integrations import deepspeed, is_deepspeed_zero3_enabled
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
-from ..conversion.encoders import Encoder, load_encoder, read_encoder_config
+from ..configuration.configuration_vision_towers import GRID_ENCODERS
+from ..conversion.encoders import AUDIO_TYPES, VISION_TYPES, Encoder, load_encoder, read_encoder_config
 from ..conversion.visualrwkv import visual_config, visual_generation_config, visual_processor
 from ..conversion.visualrwkv_encoders import load_towers, read_tower_configs
 from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file
 from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
 from ..modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration
 from ..modeling_rwkv7_world.quantization import RWKVQuantizationConfig
-from ..processing.chat_templates import ERA_CHAT_TEMPLATES, TURN_END
+from ..processing.chat_templates import TURN_END
 from ..processing.processing_rwkv_world import RWKVWorldProcessor
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer, tokenizer_without_files
 from ..processing.world_vocabulary import MULTIMODAL_TOKENS
 from .hooks import load_hook
-from .recipe import Recipe
+from .recipe import COMPOSITE_TEMPLATES, Recipe
 
 
 Processor = ProcessorMixin | PreTrainedTokenizerBase
@@ -204,11 +205,14 @@ def _composite(
 
 
 def _encoder(source: str | None, modality: str) -> Encoder | None:
-    return None if source is None else load_encoder(source, read_encoder_config(source, modality))
+    if source is None:
+        return None
+    known = (*VISION_TYPES, *GRID_ENCODERS) if modality == "vision" else AUDIO_TYPES
+    return load_encoder(source, read_encoder_config(source, modality, known))
 
 
 def _chat_template(name: str | None) -> str | None:
     """The template of an era of WorldRWKV, or that of a file."""
-    if name is None or name in ERA_CHAT_TEMPLATES:
-        return ERA_CHAT_TEMPLATES.get(name)
+    if name is None or name in COMPOSITE_TEMPLATES:
+        return COMPOSITE_TEMPLATES.get(name)
     return Path(name).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ import yaml
 
 from ..adapters import check_adapter
 from ..processing.chat_templates import ERA_CHAT_TEMPLATES
+from ..processing.chat_templates_e7 import E7_CHAT_TEMPLATES
 from .arguments import RWKVTrainingArguments
 from .data.mixture import slice_bounds
 from .hooks import check_hook, is_hook
@@ -28,6 +29,9 @@ from .ranges import (
 from .typed_yaml import build, check_keys, read_yaml, set_value
 
 
+# Of composites that are put together, by name
+COMPOSITE_TEMPLATES = ERA_CHAT_TEMPLATES | E7_CHAT_TEMPLATES
+
 _SET_BY_RECIPE = ("output_dir",)
 SHIPPED_RECIPES = Path(__file__).with_name("recipes")
 
@@ -43,7 +47,8 @@ class ModelSpec:
         vision: Folder or Hub id of a vision encoder; a list of those of DINOv2 with registers, SigLIP and SAM makes a
             VisualRWKV.
         audio: Folder or Hub id of an audio encoder.
-        chat_template: Of such a composite: an era of WorldRWKV (`docs/MODELS.md`), or a file of Jinja.
+        chat_template: Of such a composite: an era of WorldRWKV or a template of E7 (`docs/MODELS.md`), or a file of
+            Jinja.
         config: Fields of the configuration: of such a composite, or with `model_type` of a new model.
         build: Python, "file.py:function", that returns a model and its processor.
         options: Arguments of that function.
@@ -74,8 +79,8 @@ class ModelSpec:
             raise ValueError("bits goes with path: a model is quantised as it is loaded")
         if self.text is not None and self.vision is None and self.audio is None:
             raise ValueError("text needs vision or audio beside it; a text model alone is given as path")
-        if self.chat_template not in (None, *ERA_CHAT_TEMPLATES) and not Path(self.chat_template).is_file():
-            eras = ", ".join(ERA_CHAT_TEMPLATES)
+        if self.chat_template not in (None, *COMPOSITE_TEMPLATES) and not Path(self.chat_template).is_file():
+            eras = ", ".join(COMPOSITE_TEMPLATES)
             raise ValueError(f"chat_template {self.chat_template!r} is neither one of {eras} nor a file")
 
 

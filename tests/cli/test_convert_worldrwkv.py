@@ -117,11 +117,6 @@ BAD_CHECKPOINTS = {
         {"kind": Kind("split", "vl_proj", "siglip", 4, kernel=6), "without": ("proj.mlp.0.bias",)},
         "the tensor proj.mlp.0.bias is missing",
     ),
-    "era E7": (
-        {"kind": Kind("split", "mlp", "siglip"), "proj.main.mlp.0.weight": torch.zeros(1)},
-        "a WorldRWKV checkpoint of era E7 (encoders of Qwen3-VL), which is not supported yet (it holds the tensor "
-        "proj.main.mlp.0.weight)",
-    ),
     "era E0": (
         {"modality.adapter.0.weight": torch.zeros(1)},
         "a WorldRWKV checkpoint of era E0, which is not supported (it holds the tensor modality.adapter.0.weight)",

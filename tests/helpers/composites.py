@@ -17,6 +17,7 @@ from transformers import (
     Dinov2WithRegistersConfig,
     HubertConfig,
     PreTrainedConfig,
+    Qwen3VLVisionConfig,
     SiglipImageProcessorPil,
     SiglipVisionConfig,
     Wav2Vec2Config,
@@ -25,6 +26,8 @@ from transformers import (
     WhisperConfig,
     WhisperFeatureExtractor,
 )
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5VisionConfig
 
 from rwkv7_world import (
     RWKV7Config,
@@ -37,6 +40,7 @@ from rwkv7_world import (
 
 
 VISION_ENCODERS = ("siglip", "clip", "dinov2", "dinov2_with_registers")
+GRID_ENCODERS = ("qwen3_vl", "qwen3_5")  # which see pictures of any size
 AUDIO_ENCODERS = ("whisper", "wavlm", "hubert_layer", "hubert_group", "wav2vec2")
 
 IMAGE_SIZE, PATCH_SIZE = 24, 8
@@ -59,7 +63,7 @@ def tiny_tokenizer() -> RWKVWorldTokenizer:
 
 
 def vision_config(name: str) -> PreTrainedConfig:
-    """Configuration of a tiny vision encoder, one of `VISION_ENCODERS`."""
+    """Configuration of a tiny vision encoder, one of `VISION_ENCODERS` or `GRID_ENCODERS`."""
     transformer = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     size = {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
     if name == "siglip":
@@ -70,6 +74,12 @@ def vision_config(name: str) -> PreTrainedConfig:
         return Dinov2Config(mlp_ratio=2, **transformer, **size)
     if name == "dinov2_with_registers":
         return Dinov2WithRegistersConfig(mlp_ratio=2, num_register_tokens=2, **transformer, **size)
+    qwen = {"hidden_size": 16, "depth": 3, "num_heads": 2, "intermediate_size": 20, "out_hidden_size": HIDDEN_SIZE}
+    qwen |= {"patch_size": PATCH_SIZE, "num_position_embeddings": 16}
+    if name == "qwen3_5":
+        return Qwen3_5VisionConfig(**qwen)
+    if name == "qwen3_vl":
+        return Qwen3VLVisionConfig(**qwen, deepstack_visual_indexes=[0, 2])
     raise KeyError(name)
 
 
@@ -163,6 +173,10 @@ def tiny_image_processor(name: str):
         return SiglipImageProcessorPil(size=square)
     if name == "tiles":
         return TilesImageProcessorPil(tile_size=IMAGE_SIZE, size={"longest_edge": 2 * IMAGE_SIZE})
+    if name in GRID_ENCODERS:  # 1 to 4 tokens of 16 by 16 pixels
+        size = {"shortest_edge": (2 * PATCH_SIZE) ** 2, "longest_edge": (4 * PATCH_SIZE) ** 2}
+        half = [0.5, 0.5, 0.5]
+        return Qwen2VLImageProcessorPil(patch_size=PATCH_SIZE, size=size, image_mean=half, image_std=half)
     image_processor_class = CLIPImageProcessorPil if name == "clip" else BitImageProcessorPil
     return image_processor_class(size={"shortest_edge": IMAGE_SIZE}, crop_size=square)
 

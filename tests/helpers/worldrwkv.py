@@ -7,6 +7,7 @@ models of transformers, tiny and random, saved as their authors' repositories ar
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,18 +230,25 @@ def project(kind: Kind, w: dict[str, torch.Tensor], features: torch.Tensor, spee
     return y + F.layer_norm(y, (HIDDEN,), w["pre_norm.weight"], w["pre_norm.bias"], eps=1e-5)
 
 
-def text_logits(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Logits (time, vocab) of embeddings (time, hidden), token by token."""
+def text_logits(
+    w: dict[str, torch.Tensor],
+    x: torch.Tensor,
+    after: Mapping[int, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+    group_norm_eps: float = 64e-5,
+) -> torch.Tensor:
+    """Logits (time, vocab) of embeddings (time, hidden), token by token; `after[i]` changes what layer i gives."""
     norm = lambda name, x: F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps=1e-5)  # noqa: E731
     x = norm("blocks.0.ln0", x)
     v_first = None
-    for layer in range(SIZES.layers):
+    for layer in range(1 + max(int(name.split(".")[1]) for name in w if name.startswith("blocks."))):
         att, ffn = f"blocks.{layer}.att.", f"blocks.{layer}.ffn."
-        y, v_first = _time_mix(w, att, norm(f"blocks.{layer}.ln1", x), v_first)
+        y, v_first = _time_mix(w, att, norm(f"blocks.{layer}.ln1", x), v_first, group_norm_eps)
         x = x + y
         y = norm(f"blocks.{layer}.ln2", x)
         k = torch.relu(_shifted(y, w[ffn + "x_k"]) @ w[ffn + "key.weight"].T) ** 2
         x = x + k @ w[ffn + "value.weight"].T
+        if after and layer in after:
+            x = after[layer](x)
     return norm("ln_out", x) @ w["head.weight"].T
 
 
@@ -249,7 +257,7 @@ def _shifted(x: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
     return x + (before - x) * mix.flatten()
 
 
-def _time_mix(w, att: str, x: torch.Tensor, v_first: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _time_mix(w, att: str, x: torch.Tensor, v_first: torch.Tensor | None, group_norm_eps: float):
     w = {name.removeprefix(att): tensor for name, tensor in w.items() if name.startswith(att)}
     heads, size = w["r_k"].shape
     mixed = {s: _shifted(x, w[f"x_{s}"]) for s in "rwkvag"}
@@ -270,6 +278,6 @@ def _time_mix(w, att: str, x: torch.Tensor, v_first: torch.Tensor | None) -> tup
         removed = (state @ -kappa[t, :, :, None]) @ (kappa[t] * a[t])[:, None]
         state = state * decay[t, :, None] + removed + v[t, :, :, None] @ k[t, :, None]
         outputs.append((state @ r[t, :, :, None]).flatten())
-    y = F.group_norm(torch.stack(outputs), heads, w["ln_x.weight"], w["ln_x.bias"], eps=64e-5)
+    y = F.group_norm(torch.stack(outputs), heads, w["ln_x.weight"], w["ln_x.bias"], eps=group_norm_eps)
     y = y + ((r * k * w["r_k"]).sum(-1, keepdim=True) * v).flatten(1)
     return (y * g) @ w["output.weight"].T, v_first

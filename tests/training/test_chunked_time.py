@@ -62,6 +62,12 @@ def picture_batch() -> tuple[nn.Module, dict]:
     return composites.tiny_composite("siglip"), collator(conversations(image=composites.random_image()))
 
 
+def grid_batch() -> tuple[nn.Module, dict]:
+    options = {"num_deepstack_projectors": 2}
+    collator = ConversationCollator(composites.tiny_processor("qwen3_vl", **options))
+    return composites.tiny_composite("qwen3_vl", **options), collator(conversations(image=composites.random_image()))
+
+
 def clip_batch() -> tuple[nn.Module, dict]:
     model = composites.tiny_composite(None, "wavlm")
     model.model.audio_tower.requires_grad_(False)  # else it drops out
@@ -81,6 +87,7 @@ BATCHES: dict[str, Callable] = {
     "RWKV-7b": partial(masked_batch, **RWKV_7B),
     "RWKV-7b, packing": partial(text_batch, RWKV_7B, packing=True, max_length=19),
     "pictures": picture_batch,
+    "pictures and their DeepStack": grid_batch,
     "clips": clip_batch,
 }
 

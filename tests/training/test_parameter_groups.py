@@ -8,6 +8,7 @@ import torch
 from helpers.composites import tiny_composite
 from helpers.text_models import tiny_model
 from rwkv7_world.modeling_rwkv7_world.blinkdl_names import Sizes, all_entries
+from rwkv7_world.training.adapted_model import modules_of_parts
 from rwkv7_world.training.arguments import RWKVTrainingArguments
 from rwkv7_world.training.parameter_groups import parameter_groups
 from rwkv7_world.training.parts import set_trainable
@@ -76,6 +77,15 @@ def test_only_the_parts_asked_for_are_trained(train, freeze, prefixes):
     set_trainable(model, train, freeze)
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == name.startswith(prefixes), name
+
+
+def test_projectors_of_the_deepstack_are_projectors():
+    model = tiny_composite("qwen3_vl", num_deepstack_projectors=2)
+    set_trainable(model, ["vision_projector"])
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == name.startswith(("model.vision_pro", "model.deepstack_pro")), name
+    deepstack = [f"model.deepstack_projectors.{index}" for index in range(2)]
+    assert modules_of_parts(model, ["projector"]) == [*deepstack, "model.vision_projector"]
 
 
 @pytest.mark.parametrize(

@@ -508,12 +508,21 @@ def test_earlier_run_is_not_overwritten(tmp_path):
         run_recipe(recipe)
 
 
-def test_composite_of_a_text_model_and_an_encoder_keeps_their_weights(tmp_path, pictures):
+@pytest.mark.parametrize(
+    ("name", "template", "mark", "options"),
+    [
+        ("siglip", "E5", "media_inside", {}),
+        ("qwen3_vl", "mod-rwkv", "'after'", {"num_deepstack_projectors": 1}),
+    ],
+)
+def test_composite_of_a_text_model_and_an_encoder_keeps_their_weights(
+    name, template, mark, options, tmp_path, pictures
+):
     text = save_text_model(tmp_path / "text")
-    encoder = composites.tiny_composite("siglip").model.vision_tower
+    encoder = composites.tiny_composite(name).model.vision_tower
     encoder.save_pretrained(tmp_path / "encoder")
-    composites.tiny_image_processor("siglip").save_pretrained(tmp_path / "encoder")
-    model = {"text": str(text), "vision": str(tmp_path / "encoder"), "chat_template": "E5"}
+    composites.tiny_image_processor(name).save_pretrained(tmp_path / "encoder")
+    model = {"text": str(text), "vision": str(tmp_path / "encoder"), "chat_template": template, "config": options}
     recipe = write_recipe(
         tmp_path / "recipe.yaml",
         {"max_steps": 1, "save_strategy": "no"},
@@ -528,7 +537,7 @@ def test_composite_of_a_text_model_and_an_encoder_keeps_their_weights(tmp_path, 
         assert torch.equal(loaded.model.vision_tower.state_dict()[name], tensor), name
     assert torch.equal(loaded.lm_head.weight, weights(text)["lm_head.weight"])
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
-    assert "media_inside" in processor.chat_template
+    assert mark in processor.chat_template
     assert loaded.generation_config.eos_token_id == processor.tokenizer.convert_tokens_to_ids("\x17")
 
 
