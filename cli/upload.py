@@ -37,7 +37,12 @@ def add_parser(commands) -> None:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="what save_pretrained or train wrote, or states")
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        type=Path,
+        help="what save_pretrained or train wrote, or states; a text model of any layout goes in ours",
+    )
     parser.add_argument("repo", metavar="REPO", help="OWNER/NAME on the Hub; made if there is none")
     parser.add_argument("--license", help="identifier of the licence, unless a README.md in FOLDER says it")
     parser.add_argument("--license-name", metavar="NAME", help="of a licence that is other")

@@ -163,7 +163,7 @@ def read_contents(folder: Path, exclude: tuple[str, ...] = ()) -> Contents:
         ValueError: If it is a file.
     """
     if folder.is_file():
-        raise ValueError(f"{folder}: a file, and a repository is a folder: `rwkv7-world convert` makes one of it")
+        raise ValueError(f"{folder}: neither a folder nor a checkpoint")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())

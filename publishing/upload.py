@@ -3,6 +3,7 @@
 """A checked folder goes up: the repository is made if need be, and the Hub's client sends and resumes."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +21,18 @@ from huggingface_hub.errors import (
 )
 from tqdm import tqdm
 
-from .contents import ADAPTER_CONFIG, CARD_FILE, Contents, Kind, find_problems, read_contents
+from ..configuration.configuration_rwkv7 import RWKV7Config
+from ..configuration.source_code import CODE_FOLDER
+from ..conversion import convert_to_hub
+from ..conversion.folder import read_json
+from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file
+from .contents import ADAPTER_CONFIG, CARD_FILE, CONFIG, Contents, Kind, find_problems, read_contents
 from .model_card import REPO_NAME, Description, build_card, card_problems
 from .snippets import run_snippets
 
 
 RESULT_FILES = "results*.json"
+FOR_READERS = (CARD_FILE, RESULT_FILES, "LICENSE*", "NOTICE*")
 UNWRITTEN = {".gitattributes", "README.md"}  # what a repository that nobody used yet may hold
 UNAUTHORIZED, FORBIDDEN, CONFLICT = 401, 403, 409
 
@@ -69,7 +76,7 @@ def packed(folder: Path, description: Description, exclude: tuple[str, ...] = ()
     """Checks a folder, lets it say something, and packs it with its card.
 
     Args:
-        folder: Of a model, an adapter or trained states.
+        folder: Of a model, an adapter or trained states; a text model in a file or of another layout goes in ours.
         description: What the card says besides; results default to `results*.json` of the folder.
         exclude: Patterns of files that stay here, beside those that are always left out.
 
@@ -78,6 +85,11 @@ def packed(folder: Path, description: Description, exclude: tuple[str, ...] = ()
         ExceptionGroup: Of such errors, if there are several.
         OSError: If it cannot be read.
     """
+    with _in_our_layout(folder) as ours:
+        yield from _packed(ours, description, exclude)
+
+
+def _packed(folder: Path, description: Description, exclude: tuple[str, ...]) -> Iterator[Parcel]:
     contents = read_contents(folder, exclude)
     description = _completed(contents, description)
     _refuse(
@@ -96,6 +108,26 @@ def packed(folder: Path, description: Description, exclude: tuple[str, ...] = ()
         files = sorted(file for file in staged.rglob("*") if file.is_file())
         sizes = {file.relative_to(staged).as_posix(): file.stat().st_size for file in files}
         yield Parcel(staged, sizes, card, contents.left_out)
+
+
+@contextmanager
+def _in_our_layout(source: Path) -> Iterator[Path]:
+    """The folder itself, or for a text model in a file or in the layout of others a folder that is made of it.
+
+    Strangers could not load these by our classes. What stands beside the weights for readers goes along.
+    """
+    config = read_json(source / CONFIG) if (source / CONFIG).is_file() else {}
+    is_foreign = config.get("model_type") == RWKV7Config.model_type and CODE_FOLDER not in str(config.get("auto_map"))
+    if not is_foreign and not is_checkpoint_file(source):
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / source.stem
+        convert_to_hub(source, folder, show_progress=True)
+        for pattern in FOR_READERS if source.is_dir() else ():
+            for file in source.glob(pattern):
+                shutil.copyfile(file, folder / file.name)
+        yield folder
 
 
 def upload(parcel: Parcel, repo: str, target: Target) -> str:

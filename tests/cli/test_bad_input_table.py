@@ -128,7 +128,7 @@ OTHER = [
         ("convert", "text", "out", "--template", "g2"),
         "unknown template 'g2' of a text model",
     ),
-    (("upload", "junk.pth", "me/it", "--dry-run"), "junk.pth: a file, and a repository is a folder"),
+    (("upload", "junk.pth", "me/it", "--dry-run"), "junk.pth: not a .pth file"),
     (("train", "nowhere.yaml"), "nowhere.yaml"),
     (("train", "broken.yaml"), "broken.yaml"),
     (("upload", "nowhere", "me/it", "--dry-run"), "nowhere"),

@@ -17,12 +17,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from helpers.adapters import logits_of, randomize_adapter
+from helpers.blinkdl import Sizes, fla_state_dict, random_checkpoint
 from helpers.clean_environment import make_clean_environment, run_python
 from helpers.composites import tiny_tokenizer
 from helpers.hub_server import TOKEN, running_hub, use_hub
+from helpers.layouts import write_layout
 from helpers.text_models import random_ids, tiny_model
 from helpers.training import write_recipe, write_text
-from rwkv7_world import RWKV7ForCausalLM
+from rwkv7_world import RWKV7ForCausalLM, RWKVWorldTokenizer
 from rwkv7_world.adapters import StateTuningConfig
 from rwkv7_world.cli.main import main
 from rwkv7_world.publishing.contents import find_problems, read_contents
@@ -285,11 +287,28 @@ def test_a_folder_without_model_is_refused(tmp_path, capsys):
     assert "model_type is 'llama', expected rwkv7 or rwkv_world" in refusal(capsys, tmp_path)
 
 
+@pytest.mark.parametrize("layout", ["official", "old fla", "a file"])
+def test_a_text_model_of_another_layout_goes_in_ours(hub, tmp_path, unrun, layout):
+    sizes = Sizes(hidden=64, vocab=65536 if layout == "a file" else 300)  # a file is taken for one of World
+    checkpoint = random_checkpoint(sizes)
+    if layout == "a file":
+        source = tmp_path / "model.pth"
+        torch.save(checkpoint, source)
+    else:
+        source = write_layout(tmp_path / "model", layout, checkpoint, sizes)
+        (source / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
+        (source / "NOTICE").write_text("By me.")
+        RWKVWorldTokenizer.from_tokens([]).save_pretrained(source)
+    assert upload(source) == 0
+    assert hub.files(REPO).keys() >= {"rwkv7_world_code/hub_classes.py", "config.json"}
+    assert ("Mine." in hub.files(REPO)["README.md"].decode()) == ("NOTICE" in hub.files(REPO)) == source.is_dir()
+    model = AutoModelForCausalLM.from_pretrained(REPO)
+    torch.testing.assert_close(dict(model.state_dict()), fla_state_dict(checkpoint), rtol=0, atol=0)
+
+
 def test_a_file_and_a_run_that_did_not_end_are_refused_with_the_way_on(model_folder, tmp_path, capsys):
-    (tmp_path / "model.pth").write_bytes(b"")
-    assert "model.pth: a file, and a repository is a folder: `rwkv7-world convert`" in refusal(
-        capsys, tmp_path / "model.pth"
-    )
+    (tmp_path / "model.bin").write_bytes(b"")
+    assert "model.bin: neither a folder nor a checkpoint" in refusal(capsys, tmp_path / "model.bin")
     for step in (1, 10):
         (tmp_path / f"run/checkpoint-{step}").mkdir(parents=True)
     os.utime(tmp_path / "run/checkpoint-1", (0, 0))
