@@ -64,4 +64,4 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.destination}: {done.parameters:,} parameters in float32, {done.size:,} bytes")
     for file in done.files[1:]:
         print(f"{file}: beside it")
-    print(f"ONNX Runtime's logits differ from PyTorch's by at most {done.difference:.1e}")
+    print(f"ONNX Runtime's logits differ from PyTorch's by at most {done.difference:.1e} of the largest")

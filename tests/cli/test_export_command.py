@@ -35,7 +35,8 @@ def test_a_folder_in_bfloat16_becomes_a_file_in_float32_and_the_documents_exampl
     printed, complaints = capsys.readouterr()
     file = Path("rwkv7-0.1b.onnx")
     assert re.match(rf"{file}: [\d,]+ parameters in float32, {file.stat().st_size:,} bytes\n", printed), printed
-    assert float(re.search(r"differ from PyTorch's by at most (\S+)\n", printed)[1]) < 1e-5 and complaints == ""
+    assert float(re.search(r"differ from PyTorch's by at most (\S+) of the largest\n", printed)[1]) < 1e-5
+    assert complaints == ""
 
     namespace = {}
     exec(compile(example(), "MODELS.md", "exec"), namespace)
