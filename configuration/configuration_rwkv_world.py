@@ -266,6 +266,11 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
             self.cross_attention_heads,
             self.cross_attention_key_value_heads,
         )
+        if min(heads, key_value_heads, self.vision_projector_scale_factor) < 1:
+            raise ValueError(
+                f"cross_attention_heads={heads}, cross_attention_key_value_heads={key_value_heads} and "
+                f"vision_projector_scale_factor={self.vision_projector_scale_factor} must be positive."
+            )
         if width % heads or width % 4 or heads % key_value_heads:
             raise ValueError(
                 f"{heads} heads and {key_value_heads} of keys and values do not divide patches of {width} channels."

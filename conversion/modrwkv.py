@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModel, GenerationConfig, PreTrainedConfig
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -122,6 +123,8 @@ def convert_modrwkv(
         weights, left_out = _weights_of(checkpoint, tower)
         plan = make_plan(weights, checkpoint.shapes, checkpoint.dtypes, dtype)
         config = _config(checkpoint, dialect, encoder_config, plan.dtypes["lm_head.weight"])
+    except StrictDataclassError as error:
+        raise ValueError(f"{source}: config.json: {' '.join(str(error).split())}") from error
     except ValueError as error:
         raise naming(source, error) from error
     with whole_folder(destination) as folder, progress_bar(sum(plan.stored.values()), show_progress) as bar:
@@ -154,9 +157,17 @@ def _look_at(source: Path) -> _Checkpoint:
     parts = split_parts(tensors, family)
     sizes = text_sizes(source, tensors, parts)
     projector_shapes = {name: shapes[name] for name in parts.projector}
-    told = raw_config.get("projector_config")
+    told = _section(raw_config, "projector_config")
     projectors = read_projectors(projector_shapes, family.projector, sizes.hidden, told)
     return _Checkpoint(source, raw_config, parts, sizes, projectors, shapes, dtypes)
+
+
+def _section(raw_config: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object in an exported folder's configuration; empty if it is not there."""
+    section = raw_config.get(name) or {}
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} of config.json holds a {type(section).__name__}, expected an object")
+    return section
 
 
 def _choose_dialect(checkpoint: _Checkpoint, dialect: str | None) -> tuple[str, tuple[str, ...]]:
@@ -193,7 +204,7 @@ def _usual_template(source: Path, dialect: str) -> str:
 def _encoder_config(checkpoint: _Checkpoint, encoder: str | os.PathLike[str] | None) -> PreTrainedConfig:
     """The encoder's configuration: of the folder that is told, of the exported folder, or by shapes."""
     family, projectors = checkpoint.parts.family, checkpoint.projectors
-    stored = checkpoint.raw_config.get("vision_config")
+    stored = _section(checkpoint.raw_config, "vision_config")
     if encoder is not None:
         config = read_encoder_config(encoder, "vision", GRID_ENCODERS)
     elif not checkpoint.parts.encoder:
@@ -233,7 +244,8 @@ def _without_deepstack(config: PreTrainedConfig, patch_dim: int) -> PreTrainedCo
 
 def _stored_vision_config(stored: dict[str, Any]) -> PreTrainedConfig:
     """What an exported folder says of its encoder; the model type depends on the release that wrote it."""
-    config_class = Qwen3_5VisionConfig if "qwen3_5" in stored.get("model_type", "") else Qwen3VLVisionConfig
+    is_qwen3_5 = str(stored.get("model_type")).startswith("qwen3_5")
+    config_class = Qwen3_5VisionConfig if is_qwen3_5 else Qwen3VLVisionConfig
     stored = dict(stored)
     if "deepstack_visual_indices" in stored:
         stored["deepstack_visual_indexes"] = stored.pop("deepstack_visual_indices")
@@ -241,7 +253,10 @@ def _stored_vision_config(stored: dict[str, Any]) -> PreTrainedConfig:
         stored.setdefault("deepstack_visual_indexes", [])
     known = config_class().to_dict()
     ignored = ("model_type", "dtype", "transformers_version", "architectures")
-    return config_class(**{name: value for name, value in stored.items() if name in known and name not in ignored})
+    config = config_class(**{name: value for name, value in stored.items() if name in known and name not in ignored})
+    if config.hidden_size % config.num_heads:
+        raise ValueError(f"{config.num_heads} heads do not divide the encoder's width of {config.hidden_size}")
+    return config
 
 
 def _tower(
@@ -280,7 +295,7 @@ def _config(
 
 def _text_config(checkpoint: _Checkpoint) -> PreTrainedConfig:
     ids = {"bos_token_id": TURN_START_ID, "eos_token_id": TURN_END_ID, "pad_token_id": TURN_END_ID}
-    fields = to_our_fields(checkpoint.raw_config.get("text_config") or {})
+    fields = to_our_fields(_section(checkpoint.raw_config, "text_config"))
     if fields:
         ids["norm_eps"] = fields.get("norm_eps", BLINKDL_NORM_EPS)
         ids["group_norm_eps"] = fields.get("group_norm_eps")

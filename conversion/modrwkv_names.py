@@ -153,10 +153,15 @@ def _mlps(inner: Mapping[str, Shape], prefix: str, hidden_size: int, told: Mappi
 
 def _token_packer(inner: Mapping[str, Shape], prefix: str, hidden_size: int, told: Mapping[str, Any]) -> Projectors:
     """The projector that attends to patches; its heads and layers are in no shape."""
-    layers = list(told.get("language_layer_indices") or ())
-    heads = told.get("num_query_heads") or 1
+    layers, vision_layers = (list(told.get(f"{kind}_layer_indices") or ()) for kind in ("language", "visual"))
+    heads, factor = told.get("num_query_heads") or 1, told.get("extra_merge_size", 1)
     key_value_heads = told.get("num_key_value_heads") or heads
     is_tied = told.get("tie_qkvo", True)
+    counts = (heads, key_value_heads, factor)
+    if not all(isinstance(number, int) for number in (*counts, *layers, *vision_layers)) or min(counts) < 1:
+        raise ValueError(
+            "heads, layers and extra_merge_size of its projector_config must be whole numbers, all but layers positive"
+        )
     patch_dim, encoder_dim = _matrix(inner, "seed_q_proj.weight", prefix)
     key_value_dim = patch_dim // heads * key_value_heads
     norms = {"seed_query_norm": ("seed_query_norm", encoder_dim), "seed_output_norm": ("seed_output_norm", patch_dim)}
@@ -184,8 +189,8 @@ def _token_packer(inner: Mapping[str, Shape], prefix: str, hidden_size: int, tol
         names[f"{prefix}{name}"] = f"vision_projector.{ours[stem]}.{end}"
     options = {
         "vision_projector_type": "token_packer",
-        "vision_projector_scale_factor": told.get("extra_merge_size", 1),
-        "cross_attention_vision_layers": list(told.get("visual_layer_indices") or ()),
+        "vision_projector_scale_factor": factor,
+        "cross_attention_vision_layers": vision_layers,
         "cross_attention_text_layers": layers,
         "cross_attention_heads": heads,
         "cross_attention_key_value_heads": key_value_heads,

@@ -172,6 +172,10 @@ BAD_SETTINGS = {
     "kind": ("resampler", "kind of its projector is 'resampler', expected mlp or cross_attn"),
     "norm": ("batchnorm", "norm of its projector is 'batchnorm', expected layernorm or rmsnorm"),
     "num_query_heads": (8, "model.proj.query_gate_projs.0.weight has the shape (4, 64), expected (8, 64)"),
+    "num_key_value_heads": (
+        "two",
+        "heads, layers and extra_merge_size of its projector_config must be whole numbers, all but layers positive",
+    ),
     "tie_qkvo": (False, "the tensor model.proj.rwkv_q_projs.0.weight is missing"),
     "language_layer_indices": (
         [0],
@@ -191,6 +195,28 @@ def test_settings_of_a_projector_that_do_not_go_with_its_tensors_are_refused(opt
     source = write(tmp_path, kind)
     config = raw_config(kind, random_encoder(kind))
     config["projector_config"][option] = value
+    (source / "config.json").write_text(json.dumps(config))
+    assert convert_refusal(capsys, source, tmp_path / "hub") == f"{source}: {message}"
+
+
+BAD_ENCODERS = {
+    "a list": ([3], "vision_config of config.json holds a list, expected an object"),
+    "heads": ({"num_heads": 3}, "3 heads do not divide the encoder's width of 32"),
+    "layers": ({"depth": 4}, "the tensor model.encoder.blocks.3.norm1.weight is missing"),
+    "a type": (
+        {"depth": "three"},
+        "config.json: Validation error for field 'depth': TypeError: Field 'depth' expected int, got str (value: "
+        "'three')",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_ENCODERS)
+def test_settings_of_an_encoder_that_cannot_be_are_refused(what, tmp_path, capsys):
+    given, message = BAD_ENCODERS[what]
+    source = write(tmp_path, DEEPSTACK)
+    config = raw_config(DEEPSTACK, random_encoder(DEEPSTACK))
+    config["vision_config"] = config["vision_config"] | given if isinstance(given, dict) else given
     (source / "config.json").write_text(json.dumps(config))
     assert convert_refusal(capsys, source, tmp_path / "hub") == f"{source}: {message}"
 
