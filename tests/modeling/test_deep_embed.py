@@ -293,6 +293,14 @@ class TestTokenIds:
         found = model(inputs_embeds=embeds, token_ids=torch.tensor([PROMPT])).logits[0]
         torch.testing.assert_close(found, expected, atol=1e-11, rtol=0)
 
+    def test_generation_starts_from_embeddings_and_their_tokens(self, small):
+        options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+        embeds = small.get_input_embeddings()(IDS)
+        found = small.generate(inputs_embeds=embeds, token_ids=IDS, **options)
+        assert torch.equal(found, small.generate(IDS, **options)[:, TIME:])
+        with pytest.raises(ValueError, match="inputs_embeds alone are not enough"):
+            small.generate(inputs_embeds=embeds, **options)
+
     @torch.no_grad()
     def test_ids_of_32_bits(self, small):
         torch.testing.assert_close(small(IDS.int()).logits, small(IDS).logits, **NEAR)
