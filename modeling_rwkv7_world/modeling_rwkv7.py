@@ -617,6 +617,7 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
         loss_weights: torch.Tensor | None = None,
         loss_chunk_size: int | None = None,
         l2wrap: torch.Tensor | None = None,
+        token_ids: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""
@@ -628,6 +629,8 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
             Tokens whose logits exist at once while the loss is computed. There are no logits in the output then.
         l2wrap (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
             Penalties of L2Wrap, see `causal_lm_loss`. There are no logits then.
+        token_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+            Beside `inputs_embeds`, the tokens that stand there, see `RWKV7Model.forward`.
 
         Example:
 
@@ -646,6 +649,7 @@ class RWKV7ForCausalLM(RWKV7PreTrainedModel, RWKV7GenerationMixin):
             cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            token_ids=token_ids,
             **kwargs,
         )
         logits, loss = None, None

@@ -57,7 +57,7 @@ class TokenContext:
             vocab_size: More than the largest id.
             cache: The state to continue.
         """
-        seen = None if cache is None else cache.seen
+        token_ids, seen = token_ids.long(), None if cache is None else cache.seen
         segments = _segments(layout, token_ids, seen)  # (B, T)
         all_segments = segments if seen is None else torch.cat([seen.segments, segments], dim=1)  # (B, S)
         places = torch.arange(all_segments.shape[1], device=token_ids.device)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from helpers import composites
 from helpers.blinkdl import Sizes
-from helpers.deep_embed import DeepSizes, deep_checkpoint, greedy, read_all
+from helpers.deep_embed import DeepLoop, DeepSizes, deep_checkpoint, greedy, read_all
 from helpers.text_models import tiny_config, tiny_model
 from rwkv7_world import RWKV7Cache, RWKV7Config, RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.conversion.onnx_file import export_onnx
@@ -283,6 +283,27 @@ class TestTokenIds:
             model(inputs_embeds=embeds, token_ids=ids[:, :3])
         with torch.no_grad():
             assert torch.equal(model(inputs_embeds=embeds, token_ids=ids).logits, model(ids).logits)
+
+    @torch.no_grad()
+    def test_other_embeddings_stand_where_tokens_are_looked_up(self, model, sizes):
+        """As those of images and audio do: tables are of the ids, whatever enters the residual stream."""
+        embeds = torch.randn(1, len(PROMPT), model.config.hidden_size, dtype=torch.float64)
+        loop = DeepLoop(deep_checkpoint(sizes))
+        expected = torch.stack([loop.read(token, x) for token, x in zip(PROMPT, embeds[0], strict=True)])
+        found = model(inputs_embeds=embeds, token_ids=torch.tensor([PROMPT])).logits[0]
+        torch.testing.assert_close(found, expected, atol=1e-11, rtol=0)
+
+    def test_generation_starts_from_embeddings_and_their_tokens(self, small):
+        options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+        embeds = small.get_input_embeddings()(IDS)
+        found = small.generate(inputs_embeds=embeds, token_ids=IDS, **options)
+        assert torch.equal(found, small.generate(IDS, **options)[:, TIME:])
+        with pytest.raises(ValueError, match="inputs_embeds alone are not enough"):
+            small.generate(inputs_embeds=embeds, **options)
+
+    @torch.no_grad()
+    def test_ids_of_32_bits(self, small):
+        torch.testing.assert_close(small(IDS.int()).logits, small(IDS).logits, **NEAR)
 
     @torch.no_grad()
     def test_media_are_looked_up_as_their_placeholders(self, small):

@@ -19,9 +19,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model().eval()
+@pytest.fixture(scope="module", params=[{}, {"deep_embed_dim": 4}], ids=["RWKV-7", "RWKV-7a"])
+def model(request):
+    return tiny_model(**request.param).eval()
 
 
 @pytest.fixture(scope="module")

@@ -33,13 +33,17 @@ def blinkdl_names(config) -> dict[str, str]:
         a_rank=config.a_low_rank_dim,
         v_rank=config.v_low_rank_dim,
         gate_rank=config.gate_low_rank_dim,
+        deep_embed=config.deep_embed_dim,
+        deep_attn=config.deep_embed_attn_dim,
+        deep_attn_rank=config.deep_embed_attn_low_rank_dim,
     )
     return {entry.fla_name: name for name, entry in all_entries(sizes).items() if entry.fla_name}
 
 
-def test_groups_are_those_of_rwkv_lm():
+@pytest.mark.parametrize("changes", [{}, {"deep_embed_dim": 4, "deep_embed_attn_dim": 12}], ids=["7", "7b"])
+def test_groups_are_those_of_rwkv_lm(changes):
     """The rule of `train_temp`, on BlinkDL's names: 2x for att.w0, decay for names with .weight and two dimensions."""
-    model = tiny_model()
+    model = tiny_model(**changes)
     found, theirs = rates_and_decays(model), blinkdl_names(model.config)
     assert found.keys() == theirs.keys()
     for name, parameter in model.named_parameters():
