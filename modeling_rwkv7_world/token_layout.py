@@ -195,4 +195,6 @@ def add_to_tokens(hidden_states: torch.Tensor, mask: torch.Tensor, added: torch.
         mask: (batch, time, 1), true at the tokens.
         added: (tokens, hidden), in the order of the tokens.
     """
-    return hidden_states + torch.zeros_like(hidden_states).masked_scatter(mask, added.to(hidden_states))
+    # The layers of a model may lie on several devices
+    mask, added = mask.to(hidden_states.device), added.to(hidden_states)
+    return hidden_states + torch.zeros_like(hidden_states).masked_scatter(mask, added)

@@ -108,10 +108,11 @@ class RWKVWorldTokenPacker(nn.Module):
             counts: How many of these tokens belong to every image, in their order.
             memories: Keys and values of every image.
         """
-        tokens = hidden_states[mask.squeeze(-1)]  # (tokens, hidden)
+        tokens = hidden_states[mask.squeeze(-1).to(hidden_states.device)]  # (tokens, hidden)
         if len(tokens) == 0:
             return hidden_states
-        tokens = self.query_norms[depth](tokens)
+        # The layers of a model may lie on several devices
+        tokens = self.query_norms[depth](tokens.to(memories[0][0].device))
         queries = self._set(self.query_projs, depth)(tokens).unflatten(-1, (self.num_heads, -1))
         read = [
             self._attention(*(part.transpose(0, 1) for part in (query, *memory))).transpose(0, 1)

@@ -33,7 +33,7 @@ from helpers.modrwkv import (
     read_patches,
     write_source,
 )
-from rwkv7_world.conversion import convert_modrwkv
+from rwkv7_world.conversion import convert_modrwkv, convert_worldrwkv
 from rwkv7_world.conversion.modrwkv import ModRWKVConversion
 from rwkv7_world.conversion.modrwkv_names import encoder_config_from_shapes
 from rwkv7_world.processing.world_vocabulary import WORLD_VOCABULARY_FILE
@@ -263,6 +263,12 @@ def test_where_nothing_tells_the_dialect_it_is_asked_for(dialect, tmp_path):
         inputs = tokenize(processor, image_chat(PICTURES[1:]))
         expected = example.logits(inputs["input_ids"][0].tolist(), PICTURES[1:])
         torch.testing.assert_close(model(**inputs).logits[0], expected, atol=TOLERANCE, rtol=0)
+
+
+def test_the_converter_of_earlier_eras_names_that_of_this_one(example_of, tmp_path):
+    for name, tensor in (("mod-rwkv, file", "encoder.encoder."), ("torchtitan", "model.encoder.")):
+        with pytest.raises(ValueError, match=rf"era E7, which convert_modrwkv converts .*tensor {tensor}"):
+            convert_worldrwkv(example_of(name).source, tmp_path / "hub")
 
 
 @torch.no_grad()
