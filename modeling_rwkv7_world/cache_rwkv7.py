@@ -328,11 +328,10 @@ def _to_named_tensors(cache: RWKV7Cache) -> tuple[list[tuple[pytree.SequenceKey,
 def _from_tensors(tensors: Any, rest: _BesidesTensors) -> RWKV7Cache:
     cache, tensors = RWKV7Cache(rest.config, rest.rows_may_begin), list(tensors)
     cache.seen_tokens = rest.seen_tokens
-    shift_states = [TIME_MIX, CHANNEL_MIX]
     if rest.has_context:
         *tensors, rows, segments, row_of_id = tensors
         cache.seen = SeenTokens(rows, segments, row_of_id)
-        shift_states.append(QUERY)
+    shift_states = range(cache.layers[0].number_of_states)
     context = sorted(LOW_RANKS + TABLES)  # in the order of `state_tensors`
     states_of_layer = len(tensors) // len(cache.layers)
     for index, tensor in enumerate(tensors):

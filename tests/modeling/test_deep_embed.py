@@ -21,6 +21,7 @@ from rwkv7_world.state import (
     fork_state,
     interpolate_states,
     load_state,
+    load_trained_state,
     save_state,
     select_rows,
     stack_states,
@@ -192,6 +193,22 @@ class TestStates:
         loaded = load_state(tmp_path / "state.safetensors", small)
         assert loaded.get_seq_length() == TIME
         assert torch.equal(small(OTHER, cache=loaded).logits, small(OTHER, cache=cache).logits)
+
+    @torch.no_grad()
+    def test_a_trained_state_in_the_file_or_beside_it(self, small, tmp_path):
+        """As state tuning makes it; a context begins after it."""
+        trained = {f"blocks.{layer}.att.time_state": torch.randn(1, 64, 64) for layer in range(2)}
+        sizes = SHAPES["7b small" if small.config.deep_embed_attn_dim else "7a small"]
+        torch.save(trained, tmp_path / "state.pth")
+        torch.save(deep_checkpoint(sizes) | trained, tmp_path / "merged.pth")
+        merged = RWKV7ForCausalLM.from_pretrained(tmp_path / "merged.pth", dtype=torch.float64).eval()
+        loop = DeepLoop(deep_checkpoint(sizes))
+        loop.state = [state.double() for state in trained.values()]
+        expected = torch.stack([loop.read(token) for token in OTHER[0].tolist()])[None]
+        torch.testing.assert_close(merged(OTHER).logits, expected, atol=1e-11, rtol=0)
+        beside = load_trained_state(tmp_path / "state.pth", small)
+        for state in (tree_unflatten(*tree_flatten(copy.deepcopy(beside))), beside):
+            torch.testing.assert_close(small(OTHER, cache=state).logits, expected, atol=1e-11, rtol=0)
 
     @torch.no_grad()
     def test_only_rwkv7b_keeps_its_context_and_says_what_it_cannot_do(self, small):
