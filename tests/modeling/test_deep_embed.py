@@ -240,6 +240,16 @@ class TestTraining:
         for other in found[1:]:
             torch.testing.assert_close(other, found[0])
 
+    def test_mixed_precision_is_near(self, small):
+        model, losses = copy.deepcopy(small).float(), []
+        for enabled in (False, True):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                losses.append(model(IDS, labels=IDS).loss)
+            losses[-1].backward()
+            assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+        assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.05)
+
     def test_a_new_model_is_plain_rwkv7(self):
         """Ours: at the start, factors are 1 and the attention gives 0, and the first step changes that."""
         torch.manual_seed(0)
