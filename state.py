@@ -392,7 +392,10 @@ def _new_state(model: PreTrainedModel, layers: list[LayerState], seen_tokens: in
 
 def _build(state: RWKV7Cache, layers: list[LayerState], seen_tokens: int) -> RWKV7Cache:
     """The empty `state`, filled with copies of these tensors."""
+    query = state.config.deep_embed_attn_dim  # of RWKV-7b, which begins without a context
     for index, layer in enumerate(layers):
+        if query is not None:
+            state.update_shift_state(layer.time_mix.new_zeros(len(layer.time_mix), query), index, QUERY)
         state.update_shift_state(layer.time_mix, index, TIME_MIX)
         state.update_recurrent_state(layer.wkv, index)
         state.update_shift_state(layer.channel_mix, index, CHANNEL_MIX)

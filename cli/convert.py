@@ -167,7 +167,8 @@ def _options(args: argparse.Namespace, known: dict[str, str]) -> dict[str, Any]:
         if name not in known:
             owners = [owner for owner, names in _OWNERS.items() if name in names]
             option = "--" + name.replace("_", "-")
-            raise ValueError(f"{option} is for converting {' and '.join(owners)} checkpoints, not {args.source}")
+            whose = " and ".join([", ".join(owners[:-1])] * (len(owners) > 1) + owners[-1:])
+            raise ValueError(f"{option} is for converting {whose} checkpoints, not {args.source}")
     return {known[name]: getattr(args, name) for name in given}
 
 

@@ -117,10 +117,11 @@ class RWKV7DeepEmbedAttention(nn.Module):
         q = linear(self.q_proj, x)
         k = linear(k_up, k_low) * k_embed
         v = torch.tanh(linear(v_up, v_low)) * v_embed
-        q = torch.lerp(q, shift_tokens(q, layout, cache, self.layer_idx, QUERY, None, None), self.x_q)
-        q = self.q_norm(q)
-        k = self.k_norm(torch.lerp(k, context.shift(k), self.x_k))
-        v = self.v_norm(torch.lerp(v, context.shift(v), self.x_v))
+        q_before = shift_tokens(q, layout, cache, self.layer_idx, QUERY, None, None)
+        # Not by `lerp`, which autocast leaves with operands of two dtypes
+        q = self.q_norm(torch.addcmul(q, q_before - q, self.x_q))
+        k = self.k_norm(torch.addcmul(k, context.shift(k) - k, self.x_k))
+        v = self.v_norm(torch.addcmul(v, context.shift(v) - v, self.x_v))
         scores = MAX_SCORE * torch.tanh(q @ k.mT / SCORE_SCALE)  # (B, T, S)
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         weights = scores.masked_fill(~context.allowed, float("-inf")).softmax(dim=-1)

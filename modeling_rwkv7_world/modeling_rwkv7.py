@@ -124,7 +124,7 @@ class RWKV7Attention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape."""
         state = None
-        if cache is not None and cache.has_previous_state(self.layer_idx):
+        if cache is not None and cache.has_previous_state(self.layer_idx, TIME_MIX):
             state = cache.get_recurrent_state(self.layer_idx)
         mixes = (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g)
         fused = fused_operators(hidden_states, self.head_dim, mixes)

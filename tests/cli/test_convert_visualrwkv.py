@@ -172,7 +172,7 @@ def test_options_that_make_no_sense_are_refused(tensors, hub, tmp_path, capsys):
         f"{source}: num_token_per_image is 5, expected a square number."
     )
     assert convert_refusal(capsys, hub, tmp_path / "out", "--to", "visualrwkv", "--encoder", "x") == (
-        f"--encoder is for converting WorldRWKV's and VisualRWKV's checkpoints, not {hub}"
+        f"--encoder is for converting WorldRWKV's, E7's and VisualRWKV's checkpoints, not {hub}"
     )
     assert "no RWKV-7 checkpoint: it holds no tensor blocks.0.*" in convert_refusal(
         capsys, hub, tmp_path / "out", "--to", "blinkdl"

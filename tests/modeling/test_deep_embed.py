@@ -21,6 +21,7 @@ from rwkv7_world.state import (
     fork_state,
     interpolate_states,
     load_state,
+    load_trained_state,
     save_state,
     select_rows,
     stack_states,
@@ -194,6 +195,22 @@ class TestStates:
         assert torch.equal(small(OTHER, cache=loaded).logits, small(OTHER, cache=cache).logits)
 
     @torch.no_grad()
+    def test_a_trained_state_in_the_file_or_beside_it(self, small, tmp_path):
+        """As state tuning makes it; a context begins after it."""
+        trained = {f"blocks.{layer}.att.time_state": torch.randn(1, 64, 64) for layer in range(2)}
+        sizes = SHAPES["7b small" if small.config.deep_embed_attn_dim else "7a small"]
+        torch.save(trained, tmp_path / "state.pth")
+        torch.save(deep_checkpoint(sizes) | trained, tmp_path / "merged.pth")
+        merged = RWKV7ForCausalLM.from_pretrained(tmp_path / "merged.pth", dtype=torch.float64).eval()
+        loop = DeepLoop(deep_checkpoint(sizes))
+        loop.state = [state.double() for state in trained.values()]
+        expected = torch.stack([loop.read(token) for token in OTHER[0].tolist()])[None]
+        torch.testing.assert_close(merged(OTHER).logits, expected, atol=1e-11, rtol=0)
+        beside = load_trained_state(tmp_path / "state.pth", small)
+        for state in (tree_unflatten(*tree_flatten(copy.deepcopy(beside))), beside):
+            torch.testing.assert_close(small(OTHER, cache=state).logits, expected, atol=1e-11, rtol=0)
+
+    @torch.no_grad()
     def test_only_rwkv7b_keeps_its_context_and_says_what_it_cannot_do(self, small):
         cache = small(IDS, use_cache=True).past_key_values
         rank, different = small.config.deep_embed_attn_low_rank_dim, len(set(IDS[0].tolist()))
@@ -222,6 +239,16 @@ class TestTraining:
         assert all(gradient.any() for gradient in found[0].values())
         for other in found[1:]:
             torch.testing.assert_close(other, found[0])
+
+    def test_mixed_precision_is_near(self, small):
+        model, losses = copy.deepcopy(small).float(), []
+        for enabled in (False, True):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                losses.append(model(IDS, labels=IDS).loss)
+            losses[-1].backward()
+            assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+        assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.05)
 
     def test_a_new_model_is_plain_rwkv7(self):
         """Ours: at the start, factors are 1 and the attention gives 0, and the first step changes that."""
