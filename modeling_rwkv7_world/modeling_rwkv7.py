@@ -480,6 +480,9 @@ class RWKV7Model(RWKV7PreTrainedModel):
                 f"RWKV-7 continues the state in an RWKV7Cache, got a {type(cache).__name__}: it has no keys and "
                 "values, so neither prefix tuning nor caches of attention work with it. State tuning does."
             )
+        # CODEPATH: `rwkv7b-*` keep vectors of every token
+        if cache is not None and self.config.deep_embed_attn_dim and not hasattr(cache.layers[0], "context"):
+            raise ValueError("The cache was made for another model: RWKV-7b (deep_embed_attn_dim) keeps more.")
         runs_again = self.training and torch.is_grad_enabled() and self._is_checkpointed()
         if runs_again and cache is not None:
             raise ValueError(

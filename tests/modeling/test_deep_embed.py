@@ -183,6 +183,12 @@ class TestContext:
         assert torch.equal(small(OTHER, cache=tree_unflatten(tensors, rest)).logits, expected)
 
 
+def test_a_cache_of_another_model_is_refused():
+    model = tiny_model(deep_embed_dim=8, deep_embed_attn_dim=16)
+    with pytest.raises(ValueError, match="The cache was made for another model: RWKV-7b"):
+        model(torch.tensor([[5, 6]]), cache=RWKV7Cache(tiny_config()))
+
+
 class TestStates:
     """States in files and in the hand (`rwkv7_world.state`)."""
 
