@@ -232,8 +232,7 @@ def _answer_file(args: argparse.Namespace) -> None:
     args.batch_size = args.batch_size or DEFAULT_BATCH_SIZE
     options = _sampling(args) | {"max_new_tokens": args.max_new_tokens}
     settings = {"questions": digest_of(samples), "system": args.system, "seed": args.seed, "options": options}
-    if args.thinking is not None:
-        settings["thinking"] = args.thinking
+    settings |= {"thinking": args.thinking, "sample": args.sample}  # which brings penalties, too
     _seed(args.seed)
     records = answer_samples_of(args, config, samples, "questions", settings, options, args.system)
     if records:  # of the first process

@@ -36,6 +36,12 @@ QUERY = 2  # and of a third in RWKV-7b
 # What a layer of RWKV-7b keeps of tokens, (batch, tokens, rank), and of different tokens, (rows, size)
 LOW_RANKS, TABLES = ("k_low_rank", "v_low_rank"), ("k_table", "v_table")
 
+_NO_BACKWARD_PASS = -1  # in place of the number of one, to which `torch.utils.checkpoint` looks, too
+CHECKPOINTED_STATE = (
+    "A state cannot be continued while activations are checkpointed: a layer that is run again in the "
+    "backward pass would read what it wrote itself. Leave out one of the two."
+)
+
 # In assisted decoding: reading few tokens twice costs less than one more forward pass, which reads all weights
 MAX_TOKENS_READ_AGAIN = 8
 
@@ -206,9 +212,15 @@ class RWKV7Cache(Cache):
         return -1 if state is None else state.shape[0]
 
     def get_shift_state(self, layer_idx: int, state_idx: int, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        """Last token of the forward pass before, (batch, hidden); `None` before the first."""
+        """Last token of the forward pass before, (batch, hidden); `None` before the first.
+
+        Raises:
+            ValueError: If a checkpointed module is run again in the backward pass: its own states would be read.
+        """
         if not self.has_previous_state(layer_idx, state_idx):
             return None
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != _NO_BACKWARD_PASS:
+            raise ValueError(CHECKPOINTED_STATE)
         state = self.get_conv_state(layer_idx, state_idx)
         # The buffer is overwritten in place by the next update
         return state.squeeze(-1).to(hidden_states.dtype, copy=True)

@@ -48,6 +48,7 @@ from .cache_names import (
 )
 from .cache_rwkv7 import (
     CHANNEL_MIX,
+    CHECKPOINTED_STATE,
     TIME_MIX,
     RWKV7Cache,
     RWKV7GenerationMixin,
@@ -485,10 +486,7 @@ class RWKV7Model(RWKV7PreTrainedModel):
             raise ValueError("The cache was made for another model: RWKV-7b (deep_embed_attn_dim) keeps more.")
         runs_again = self.training and torch.is_grad_enabled() and self._is_checkpointed()
         if runs_again and cache is not None:
-            raise ValueError(
-                "A state cannot be continued while activations are checkpointed: a layer that is run again in the "
-                "backward pass would read what it wrote itself. Leave out one of the two."
-            )
+            raise ValueError(CHECKPOINTED_STATE)
         if use_cache and cache is None and not runs_again:
             cache = RWKV7Cache(self.config)
             if torch.compiler.is_exporting():

@@ -38,13 +38,17 @@ def response_template(opening: str, ending: str) -> dict[str, Any]:
     shortest = len(ending) - len(ending.lstrip("\n")) + 1  # a blank line alone may be part of an answer that was cut
     begun = "|".join(re.escape(ending[:length]) for length in range(shortest, len(ending)))
     cut = rf"|(?:{begun})\Z" if begun else ""
-    whole = f"(?:{re.escape(ending)}|{re.escape(END_OF_TEXT.content)}).*"
+    done = rf"\s*(?:(?:{re.escape(ending)}|{re.escape(END_OF_TEXT.content)}).*{cut})"
     return {
         "version": 1,
         "defaults": {"role": "assistant"},
         "start_anchor": opening,
         "fields": {
-            "reasoning_content": {"open_pattern": r"\s*<think>", "close": "</think>", "content": "text"},
+            "reasoning_content": {
+                "open_pattern": r"\s*<think>",
+                "close_pattern": rf"</think>|{done}",  # an answer may be over before the thoughts are
+                "content": "text",
+            },
             "tool_calls": {
                 "open_pattern": _CALL,
                 "close_pattern": r"\s*\}\s*```",
@@ -53,6 +57,6 @@ def response_template(opening: str, ending: str) -> dict[str, Any]:
                 "content_args": {"allow_non_json": True},
                 "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
             },
-            "content": {"close_pattern": rf"\s*(?:{whole}{cut})", "content": "text"},
+            "content": {"close_pattern": done, "content": "text"},
         },
     }

@@ -104,9 +104,14 @@ _BODY = (
 {%- if instructions.parts -%}
 {{- system ~ instructions.parts | join('\\n') ~ end ~ joint -}}
 {%- endif -%}
+{%- set last = namespace(question=none) -%}
+{%- for message in messages -%}
+{%- set last.question = loop.index0 if message['role'] == 'user' else last.question -%}
+{%- endfor -%}
 {%- for message in messages -%}
 {%- if message['role'] == 'user' -%}
-{{- user ~ clean(message['content']) ~ (efforts[effort] if effort and loop.last else '') ~ end ~ joint -}}
+{{- user ~ clean(message['content']) ~ (efforts[effort] if effort and loop.index0 == last.question else '') -}}
+{{- end ~ joint -}}
 {%- elif message['role'] == 'tool' -%}
 {{- user ~ 'Function output:\\n' ~ clean(message['content']) ~ end ~ joint -}}
 {%- elif message['role'] == 'assistant' -%}

@@ -8,15 +8,22 @@ from pathlib import Path
 
 
 def version_of_files(path: Path) -> list[tuple]:
-    """Changes with every file at or below `path` that is written, added, removed or renamed."""
-    files = sorted(_files_below(path)) if path.is_dir() else [path]
-    states = [(str(each.relative_to(path)), each.stat()) for each in files]
+    """Changes with every file at or below `path` that is written, added, removed or renamed, and with every folder."""
+    below = sorted(_all_below(path)) if path.is_dir() else [path]
+    return [(str(each.relative_to(path)), *_state(each)) for each in below]
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Of a folder nothing but that it is there: a reader may look into it for files, even if it is empty."""
+    if path.is_dir():
+        return ()
+    state = path.stat()
     # The time of the last change of status too: the others can be set back, as copying does
-    return [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files of a folder, also behind links to other folders, each folder once."""
+def _all_below(folder: Path) -> Iterator[Path]:
+    """All files and folders of a folder, also behind links to other folders, each folder once."""
     seen = set()
     for name, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(name)
@@ -24,4 +31,5 @@ def _files_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
+        yield from (Path(name, inner) for inner in folders)
         yield from (path for path in (Path(name, file) for file in files) if path.is_file())

@@ -91,10 +91,16 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _undecoded(rows):
     """The set with its media, however deep in a column, as the bytes or paths of their files."""
-    for column, feature in (rows.features or {}).items():
-        if (bare := _undecoded_feature(feature)) is not feature:
-            rows = rows.cast_column(column, bare)
-    return rows
+    import datasets
+
+    bare = {column: _undecoded_feature(feature) for column, feature in (rows.features or {}).items()}
+    changed = {column: feature for column, feature in bare.items() if feature is not rows.features[column]}
+    if isinstance(rows, datasets.IterableDataset):
+        for column, feature in changed.items():
+            rows = rows.cast_column(column, feature)
+        return rows
+    # The same table under other features: `Dataset.cast` would copy media that are in lists to the disk
+    return datasets.Dataset(rows.data.cast(datasets.Features(bare).arrow_schema)) if changed else rows
 
 
 def _undecoded_feature(feature):

@@ -3,12 +3,12 @@
 """What can be set of a training run: the arguments of transformers' Trainer and those of RWKV's training."""
 
 import json
-import os
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
@@ -104,7 +104,7 @@ class RWKVTrainingArguments(TrainingArguments):
             return
         if self.chunk_length < 1:
             raise ValueError(f"chunk_length is {self.chunk_length}, expected at least 1 token")
-        if self.deepspeed is not None:
+        if self.deepspeed is not None or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):  # of accelerate launch
             raise ValueError("chunk_length does not work with DeepSpeed; use one process, DDP or FSDP2")
 
     def _check_checkpointing(self) -> None:
@@ -117,7 +117,7 @@ class RWKVTrainingArguments(TrainingArguments):
         given = {
             "activation_checkpointing (gradient_checkpointing)": self.activation_checkpointing,
             "fsdp_config.activation_checkpointing": fsdp.get("activation_checkpointing"),
-            "FSDP_ACTIVATION_CHECKPOINTING": os.environ.get("FSDP_ACTIVATION_CHECKPOINTING"),  # of accelerate launch
+            "FSDP_ACTIVATION_CHECKPOINTING": parse_flag_from_env("FSDP_ACTIVATION_CHECKPOINTING"),  # likewise
         }
         for name, value in given.items():
             if str(value).lower() in ("true", "1"):

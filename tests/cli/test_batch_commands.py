@@ -23,7 +23,7 @@ from helpers.file_modes import modes, umask
 from helpers.text_models import random_ids, randomize
 from helpers.training import PACKAGE_PARENT, save_text_model
 from rwkv7_world.adapters import attach_adapter, load_adapter
-from rwkv7_world.cli import inputs
+from rwkv7_world.cli import batches, inputs
 from rwkv7_world.cli.main import main
 from rwkv7_world.cli.transcribe import _clock, find_clips
 
@@ -106,6 +106,17 @@ def test_a_text_model_answers_a_file(text_model, tmp_path, capsys):
     for line in lines_of(tmp_path / "a.jsonl"):
         alone = answered(capsys, "generate", text_model, line["question"], "--no-stream", *SHORT)
         assert alone.strip() == line["answer"]
+
+
+def test_answers_sampled_with_penalties_are_not_kept_without_them(text_model, tmp_path, capsys, monkeypatch):
+    """`--sample` brings the penalties of the model's generation, and leaves a given temperature as it is."""
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": "what is red?"}))
+    argv = ["generate", text_model, "--input", tmp_path / "q.jsonl", "--out", tmp_path / "a.jsonl", *SHORT]
+    argv += ["--temperature", 0.5]
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "finish", lambda *_: None)  # as if it had been killed at the end
+        answered(capsys, *argv, "--sample")
+    assert "holds a run with sample True, this one has False" in refusal(capsys, *argv)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "srt"])

@@ -86,6 +86,9 @@ def test_thinking_is_begun_or_skipped_by_either_name(name, thinking, prompt):
 def test_how_long_to_think_stands_after_the_last_question(effort, words):
     prompt = render("g1", *CONVERSATION, reasoning_effort=effort)
     assert prompt == TURNS.replace("User: bye", f"User: bye{words}") + " <think"
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    prompt = render("g1", user("hi"), called, {"role": "tool", "content": "3"}, reasoning_effort=effort)
+    assert f"User: hi{words}\n\nAssistant:" in prompt and prompt.endswith("Function output:\n3\n\nAssistant: <think")
     with pytest.raises(TemplateError, match="there is to be no thinking"):
         render("g1", user("hi"), reasoning_effort=effort, thinking=False)
     with pytest.raises(TemplateError, match="Unknown reasoning_effort max: expected low, medium or high"):
@@ -252,6 +255,8 @@ ANSWERS = [
     ("", " Users:\n\nUsed.", {"content": "Users:\n\nUsed."}),
     ("", f" Hello.{END_OF_TEXT.content}", {"content": "Hello."}),
     (" <think", ">\nhm\n</think>\nYes.\n\nUser:", {"reasoning_content": "hm", "content": "Yes."}),
+    (" <think", ">\nhm\n\nhm\n\nUser: and", {"reasoning_content": "hm\n\nhm"}),
+    (" <think", ">\nhm\n\nUs", {"reasoning_content": "hm"}),
     (" <think>\n</think", ">\nYes.", {"content": "Yes."}),
     (" <think></think>\n", "Yes.", {"content": "Yes."}),
     ("", f" Let me see.\n{CALL}\n\nUser:", {"content": "Let me see.", "tool_calls": [CALLED]}),

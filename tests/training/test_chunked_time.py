@@ -8,7 +8,11 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+    checkpoint_wrapper,
+)
+from torch.utils.checkpoint import checkpoint
 
 from helpers import composites
 from helpers.adapters import randomize_adapter
@@ -255,9 +259,41 @@ def test_a_part_that_is_checkpointed_does_not_drop_a_state_in_silence(which):
         model.train()(ids, labels=ids, cache=cache)
 
 
-def test_checkpointing_that_accelerate_launch_was_told_of_is_refused_with_chunks(tmp_path, monkeypatch):
-    monkeypatch.setenv("FSDP_ACTIVATION_CHECKPOINTING", "true")
+@pytest.mark.parametrize("which", ["model in a wrapper", "layers by hand"])
+def test_modules_that_others_run_again_do_not_read_their_own_state(which):
+    """Of which nothing is to be seen before the backward pass."""
+    model, ids = tiny_model().train(), random_ids(1, 6)
+    cache = model(ids, use_cache=True).cache
+    if which == "model in a wrapper":
+        model.model = checkpoint_wrapper(model.model)
+    else:
+        for layer in model.model.layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    loss = model(ids, labels=ids, cache=cache).loss
+    with pytest.raises(ValueError, match="A state cannot be continued while activations are checkpointed"):
+        loss.backward()
+
+
+def test_a_checkpointed_model_with_a_state_of_its_own_has_the_gradients_of_a_plain_one():
+    ids, gradients = random_ids(1, 6), []
+    for wrap in (False, True):
+        model = tiny_model().train()
+        logits = (checkpoint_wrapper(model) if wrap else model)(ids, use_cache=True).logits
+        logits.square().mean().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert_same_gradients(*gradients)
+
+
+@pytest.mark.parametrize("value", ["true", "yes"])
+def test_checkpointing_that_accelerate_launch_was_told_of_is_refused_with_chunks(tmp_path, monkeypatch, value):
+    monkeypatch.setenv("FSDP_ACTIVATION_CHECKPOINTING", value)
     with pytest.raises(ValueError, match="chunk_length and FSDP_ACTIVATION_CHECKPOINTING do not go together"):
+        RWKVTrainingArguments(output_dir=str(tmp_path), **QUIET_TRAINER, chunk_length=8)
+
+
+def test_deepspeed_that_accelerate_launch_was_told_of_is_refused_with_chunks(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="chunk_length does not work with DeepSpeed"):
         RWKVTrainingArguments(output_dir=str(tmp_path), **QUIET_TRAINER, chunk_length=8)
 
 

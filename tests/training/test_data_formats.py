@@ -89,6 +89,19 @@ def test_files_added_to_a_folder_and_removed_from_it_are_noticed(tmp_path):
     assert answers(tmp_path / "folder") == ["second"]
 
 
+def test_a_folder_that_is_made_or_removed_is_noticed(tmp_path):
+    """Images are looked for in `images`, where there is such a folder, be it empty."""
+    write_lines(tmp_path / "set" / "chat.jsonl", {"image": "a.png", **turns("red")})
+
+    def image() -> str:
+        return read_data(str(tmp_path / "set"))[0]["messages"][0]["content"][0]["path"]
+
+    (tmp_path / "set" / "images").mkdir()
+    assert image() == str(tmp_path / "set" / "images" / "a.png")
+    (tmp_path / "set" / "images").rmdir()
+    assert image() == str(tmp_path / "set" / "a.png")
+
+
 @pytest.mark.parametrize("name", ["0.parquet", "train.jsonl", "train.zip"])
 def test_an_edited_file_of_a_stored_set_is_read_again(tmp_path, name):
     """Also one whose time was set back, which is all that `datasets` looks at."""
@@ -116,11 +129,25 @@ def test_rows_of_a_reader_of_ones_own_are_made_again_when_it_is_edited(tmp_path,
         assert tables.table_of_rows(rows, Path(path), streaming=False)[0]["text"] == text
 
 
+def test_rows_are_made_again_when_a_neighbour_of_their_reader_is_edited(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write_lines(tmp_path / "rows.jsonl", turns("any"))
+    (tmp_path / "helped_reader.py").write_text(
+        "from reader_help import TEXT\ndef rows(path):\n    yield {'text': TEXT}\n"
+    )
+    for text in ("OLD", "LONGER THAN THAT"):
+        (tmp_path / "reader_help.py").write_text(f"TEXT = {text!r}\n")
+        for module in ("helped_reader", "reader_help"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        rows = importlib.import_module("helped_reader").rows
+        assert tables.table_of_rows(rows, Path(path), streaming=False)[0]["text"] == text
+
+
 def test_rows_are_made_again_when_the_code_of_the_readers_changes(tmp_path, monkeypatch):
     path = write_lines(tmp_path / "rows.jsonl", turns("old"))
     before = read_data(path).cache_files
     assert read_data(path).cache_files == before
-    monkeypatch.setattr(tables, "_version_of_readers", lambda: "another version")
+    monkeypatch.setattr(tables, "_version_of_sources", lambda folder: "another version")
     assert read_data(path).cache_files != before
 
 
@@ -263,6 +290,22 @@ def test_clips_of_a_set_are_heard(tmp_path, columns):
     assert [block["type"] for block in rows[0]["messages"][0]["content"]] == ["audio", "text"]
     assert collate(rows[index] for index in range(2))["input_features"].shape[0] == 2
     assert len(part_of(rows, "[1:]")) == 1
+
+
+def test_images_in_lists_of_a_saved_set_are_not_copied(tmp_path):
+    """So nothing is written beside the set, and one that is written over it is read as it is."""
+    turn = {"from": datasets.Value("string"), "value": datasets.Value("string")}
+    features = datasets.Features({"images": datasets.List(datasets.Image()), "conversations": [turn]})
+    written = {}
+    for color in ("red", "blue"):
+        columns = {"images": [[Image.new("RGB", (4, 4), color)]], "conversations": [turns("a")["conversations"]]}
+        datasets.Dataset.from_dict(columns, features).save_to_disk(tmp_path / "set")
+        state = json.loads((tmp_path / "set" / "state.json").read_text()) | {"_fingerprint": "the same"}
+        (tmp_path / "set" / "state.json").write_text(json.dumps(state))
+        files = set(os.listdir(tmp_path / "set"))
+        written[color] = read_data(str(tmp_path / "set"))[0]["messages"][0]["content"][0]["bytes"]
+        assert set(os.listdir(tmp_path / "set")) == files
+    assert written["red"] != written["blue"]
 
 
 def test_conversations_and_texts_of_a_set_stay_as_they_are(tmp_path):

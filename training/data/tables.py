@@ -18,6 +18,8 @@ Finish = Callable[[dict], dict]
 # Rows as JSON: conversations have no common schema, of contents that are text or blocks of several kinds
 _COLUMN = "json"
 _FEATURES = datasets.Features({_COLUMN: datasets.Value("string")})
+# The code that makes rows of files: here, and where records are read
+_READERS = (Path(__file__).parent, Path(__file__).parents[2] / "records")
 
 
 def table_of_rows(
@@ -41,17 +43,15 @@ def table_of_rows(
     parse = functools.partial(_parse, finish=finish)
     if next(rows(path, **arguments), None) is None:  # of which `datasets` makes no set
         return datasets.Dataset.from_dict({_COLUMN: []}, _FEATURES).with_transform(parse)
-    own = hashlib.sha256(Path(rows.__code__.co_filename).read_bytes()).hexdigest()  # of a reader that a recipe names
-    given["version"] = version_of_files(path), _version_of_readers(), own
+    own = Path(rows.__code__.co_filename).parent  # of a reader that a recipe names, which may import its neighbours
+    given["version"] = version_of_files(path), *map(_version_of_sources, [*_READERS, own])
     table = datasets.Dataset.from_generator(_json_rows, gen_kwargs=given, features=_FEATURES)
     return table.with_transform(parse)
 
 
-@functools.cache
-def _version_of_readers() -> str:
-    """Changes with the code that makes rows of files: here, and where records are read."""
-    here = Path(__file__).parent
-    sources = sorted([*here.glob("*.py"), *(here.parents[1] / "records").glob("*.py")])
+def _version_of_sources(folder: Path) -> str:
+    """Changes with the code in a folder."""
+    sources = sorted(folder.glob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
