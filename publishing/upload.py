@@ -117,7 +117,8 @@ def _in_our_layout(source: Path) -> Iterator[Path]:
     Strangers could not load these by our classes. What stands beside the weights for readers goes along.
     """
     config = read_json(source / CONFIG) if (source / CONFIG).is_file() else {}
-    is_foreign = config.get("model_type") == RWKV7Config.model_type and CODE_FOLDER not in str(config.get("auto_map"))
+    is_ours = CODE_FOLDER in str(config.get("auto_map")) or (source / CODE_FOLDER).is_dir()
+    is_foreign = config.get("model_type") == RWKV7Config.model_type and not is_ours
     if not is_foreign and not is_checkpoint_file(source):
         yield source
         return
