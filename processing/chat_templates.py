@@ -149,6 +149,16 @@ WORLD_CHAT_TEMPLATE = (
 """
 )
 
+# Of a message that models without tools know
+MESSAGE_CHECKS = """\
+{%- if tools or message['tool_calls'] -%}
+{{- raise_exception('Tools or their calls: these models were trained on a layout without them.') -}}
+{%- endif -%}
+{%- if message['role'] not in ['system', 'user', 'assistant'] -%}
+{{- raise_exception('Unknown role ' ~ message['role'] ~ ': expected system, user or assistant.') -}}
+{%- endif -%}
+"""
+
 # WorldRWKV's checkpoints know the layout of their own era alone. A template of it is these settings, then one body:
 #   image, audio   what stands for a picture or clip
 #   media_inside   whether they stand inside the turn, after the colon, or before the turn
@@ -160,7 +170,8 @@ _ERA_SETTINGS = """\
 {{%- set media_inside, space, every_turn, may_be_silent = {media_inside}, '{space}', {every_turn}, {may_be_silent} -%}}
 """
 
-_ERA_BODY = """\
+_ERA_BODY = (
+    """\
 {%- macro media(content) -%}
 {%- for item in content if content is not string -%}
 {%- if item['type'] == 'image' -%}
@@ -182,12 +193,9 @@ _ERA_BODY = """\
 {%- endif -%}
 {%- endmacro -%}
 {%- for message in messages -%}
-{%- if tools or message['tool_calls'] -%}
-{{- raise_exception('Tools or their calls: these models were trained on a layout without them.') -}}
-{%- endif -%}
-{%- if message['role'] not in ['system', 'user', 'assistant'] -%}
-{{- raise_exception('Unknown role ' ~ message['role'] ~ ': expected system, user or assistant.') -}}
-{%- endif -%}
+"""
+    + MESSAGE_CHECKS
+    + """\
 {%- if not media_inside -%}
 {{- media(message['content']) -}}
 {%- endif -%}
@@ -210,6 +218,7 @@ _ERA_BODY = """\
 {{- '\\x16Assistant:' if every_turn else 'Assistant:' -}}
 {%- endif -%}
 """
+)
 
 
 def _era_template(image="<|image_pad|>", media_inside=False, space=" ", every_turn=True, may_be_silent=False) -> str:

@@ -13,6 +13,9 @@
 # limitations under the License.
 """Chat templates of WorldRWKV's era E7, by dialect, in Jinja."""
 
+from .chat_templates import MESSAGE_CHECKS
+
+
 # A template is these settings, then one body:
 #   place     of images: "after" the text of their turn, in the "order" of the content, or at the "tags" `<image>` in
 #             the text, and before it where there are fewer tags than images
@@ -24,7 +27,8 @@ _SETTINGS = """\
 {{%- set image = '<|vision_start|><|image_pad|><|vision_end|>' -%}}
 """
 
-_BODY = """\
+_BODY = (
+    """\
 {%- macro part(item) -%}
 {%- if item['type'] == 'image' -%}
 {{- image -}}
@@ -61,12 +65,9 @@ _BODY = """\
 {%- endif -%}
 {%- endmacro -%}
 {%- for message in messages -%}
-{%- if tools or message['tool_calls'] -%}
-{{- raise_exception('Tools or their calls: these models were trained on a layout without them.') -}}
-{%- endif -%}
-{%- if message['role'] not in ['system', 'user', 'assistant'] -%}
-{{- raise_exception('Unknown role ' ~ message['role'] ~ ': expected system, user or assistant.') -}}
-{%- endif -%}
+"""
+    + MESSAGE_CHECKS
+    + """\
 {{- '\\x16' ~ message['role'] | capitalize ~ ':' -}}
 {%- if message['role'] == 'assistant' -%}
 {%- generation -%}
@@ -80,6 +81,7 @@ _BODY = """\
 {{- '\\x16Assistant:' ~ (' <think>' if thinking or enable_thinking else prompt) -}}
 {%- endif -%}
 """
+)
 
 
 def _template(place: str, space: str = "", unspoken: str = "", prompt: str = "") -> str:
