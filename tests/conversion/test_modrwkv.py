@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from rwkv.rwkv_tokenizer import TRIE_TOKENIZER
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -19,6 +18,7 @@ from transformers import (
 )
 
 from helpers.composites import random_image
+from helpers.converted import ids_of, load_whole, tokenize
 from helpers.modrwkv import (
     IMAGE_PAD,
     KINDS,
@@ -36,13 +36,11 @@ from helpers.modrwkv import (
 from rwkv7_world.conversion import convert_modrwkv, convert_worldrwkv
 from rwkv7_world.conversion.modrwkv import ModRWKVConversion
 from rwkv7_world.conversion.modrwkv_names import encoder_config_from_shapes
-from rwkv7_world.processing.world_vocabulary import WORLD_VOCABULARY_FILE
 
 
 TOLERANCE = 1e-4  # absolute, on float32 logits of order 1 to 10
 QUESTION, ANSWER, NEXT_QUESTION = "what color is it?", "Red.", "and the other <b>?"
 
-trie = TRIE_TOKENIZER(str(WORLD_VOCABULARY_FILE))
 text = random_text()
 
 
@@ -87,28 +85,7 @@ def example_of(tmp_path_factory):
 
 
 def load(example: Example):
-    model, report = AutoModelForImageTextToText.from_pretrained(
-        example.folder, dtype=torch.float32, output_loading_info=True
-    )
-    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    return model.eval(), AutoProcessor.from_pretrained(example.folder)
-
-
-def tokenize(processor, chat, **kwargs):
-    return processor.apply_chat_template(
-        chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", **kwargs
-    )
-
-
-def ids_of(*parts: str | int | tuple[int, int]) -> list[int]:
-    """Token ids of text as the trie tokenizer gives them, of ids, and of (id, count)."""
-    ids = []
-    for part in parts:
-        if isinstance(part, str):
-            ids += trie.encode(part)
-        else:
-            ids += [part] if isinstance(part, int) else [part[0]] * part[1]
-    return ids
+    return load_whole(AutoModelForImageTextToText, example.folder)
 
 
 def image_chat(pictures: list[Image.Image], question: str = QUESTION, *turns: str) -> list[dict]:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rwkv.rwkv_tokenizer import TRIE_TOKENIZER
 from safetensors.torch import save_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from helpers.composites import random_clip, random_image
+from helpers.converted import ids_of, load_whole, tokenize
 from helpers.worldrwkv import (
     NUM_PATCHES,
     Kind,
@@ -30,7 +30,6 @@ from helpers.worldrwkv import (
 )
 from rwkv7_world.conversion import convert_worldrwkv
 from rwkv7_world.conversion.worldrwkv import WorldConversion
-from rwkv7_world.processing.world_vocabulary import WORLD_VOCABULARY_FILE
 
 
 TOLERANCE = 1e-4  # absolute, on float32 logits of order 1 to 10
@@ -55,8 +54,6 @@ KINDS = {
 }
 VISION_KINDS = [name for name, (kind, *_) in KINDS.items() if kind.projector != "speech"]
 SPEECH_KINDS = [name for name in KINDS if name not in VISION_KINDS]
-
-trie = TRIE_TOKENIZER(str(WORLD_VOCABULARY_FILE))
 
 
 @dataclass(frozen=True)
@@ -116,28 +113,7 @@ def example_of(tmp_path_factory):
 
 
 def load(example: Example):
-    model, report = AutoModelForMultimodalLM.from_pretrained(
-        example.folder, dtype=torch.float32, output_loading_info=True
-    )
-    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    return model.eval(), AutoProcessor.from_pretrained(example.folder)
-
-
-def tokenize(processor, chat, **kwargs):
-    return processor.apply_chat_template(
-        chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", **kwargs
-    )
-
-
-def ids_of(*parts: str | int | tuple[int, int]) -> list[int]:
-    """Token ids of text as the trie tokenizer gives them, of ids, and of (id, count)."""
-    ids = []
-    for part in parts:
-        if isinstance(part, str):
-            ids += trie.encode(part)
-        else:
-            ids += [part] if isinstance(part, int) else [part[0]] * part[1]
-    return ids
+    return load_whole(AutoModelForMultimodalLM, example.folder)
 
 
 def num_image_tokens(kind: Kind, image: Image.Image) -> int:
