@@ -310,7 +310,7 @@ def _answer(
     args: argparse.Namespace,
 ) -> None:
     """Generates the answer and prints it, as it comes unless told otherwise."""
-    from ..modeling_rwkv7_world.logits_process_rwkv7 import RWKVPenaltyLogitsProcessor
+    from ..evaluation.answering import penalty_options
     from ..processing.answers import answer_text, begun_answer
     from ..processing.text_chat_formats import penalties_of, stop_strings
     from .streaming import AnswerStreamer
@@ -325,9 +325,7 @@ def _answer(
     begun = begun_answer(decoder, inputs["input_ids"][0])
     streamer = None if args.no_stream or args.json else AnswerStreamer(decoder, strings, begun)
     options = _sampling(args) | stop | {"max_new_tokens": args.max_new_tokens, "streamer": streamer}
-    if args.sample and (penalties := penalties_of(decoder.chat_template)):
-        prompt_length = inputs["input_ids"].shape[1]
-        options["logits_processor"] = [RWKVPenaltyLogitsProcessor(**penalties, prompt_length=prompt_length)]
+    options |= penalty_options(penalties_of(decoder.chat_template) if args.sample else {}, inputs)
     _seed(args.seed)
     started = time.monotonic()
     output = model.generate(**inputs, **options)

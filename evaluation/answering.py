@@ -62,10 +62,16 @@ class GreedyAnswers:
     def answer(self, inputs: dict[str, torch.Tensor]) -> list[str]:
         """Answers without special tokens, the strings that end them, and space around them."""
         options = {"max_new_tokens": self.max_new_tokens} | self.options
-        if self.penalties:
-            prompt_length = inputs["input_ids"].shape[1]
-            options["logits_processor"] = [RWKVPenaltyLogitsProcessor(**self.penalties, prompt_length=prompt_length)]
+        options |= penalty_options(self.penalties, inputs)
         return generate_answers(self.model, self.processor, inputs, **options)
+
+
+def penalty_options(penalties: dict[str, float], inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What makes `generate` take penalties, of [`RWKVPenaltyLogitsProcessor`], for what it answered after `inputs`."""
+    if not penalties:
+        return {}
+    prompt_length = inputs["input_ids"].shape[1]
+    return {"logits_processor": [RWKVPenaltyLogitsProcessor(**penalties, prompt_length=prompt_length)]}
 
 
 @dataclass
