@@ -143,7 +143,7 @@ def as_initial_state(state: RWKV7Cache) -> RWKV7Cache:
 def state_size(state: RWKV7Cache) -> int:
     """Size of all tensors in bytes, which does not depend on the number of tokens read, except in RWKV-7b."""
     _check_read(state)
-    seen = [] if state.seen is None else [state.seen.rows, state.seen.segments, state.seen.row_of_id]
+    seen = [] if state.seen is None else [getattr(state.seen, name) for name in _SEEN]
     return sum(tensor.nbytes for tensor in [*state.state_tensors(), *seen])
 
 

@@ -267,8 +267,7 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
 
     def _resize_together(self, images, size: dict[str, int], side: int) -> list:
         """The images of every row resized to whole squares of `side` pixels; a flat list is one row."""
-        are_rows = isinstance(images, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in images)
-        rows = images if are_rows else [images]
+        rows = images if _are_rows(images) else [images]
         rows = [list(row) if isinstance(row, (list, tuple)) else [row] for row in rows]
         limits = size["shortest_edge"], size["longest_edge"]
         resized = [resize_together(row, side, *limits, self.image_processor.resample) for row in rows]
@@ -371,14 +370,18 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         return names
 
 
+def _are_rows(media) -> bool:
+    """Whether media are given row by row."""
+    return isinstance(media, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in media)
+
+
 def _check_rows(media, text: str | list[str] | None, token: str, kind: str) -> None:
     """Refuses media that are given row by row where a row has more or fewer than its text has placeholders.
 
     Raises:
         ValueError: Names the row.
     """
-    are_rows = isinstance(media, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in media)
-    if text is None or not are_rows:
+    if text is None or not _are_rows(media):
         return
     texts = [text] if isinstance(text, str) else list(text)
     counts = [len(row) if isinstance(row, (list, tuple)) else 1 for row in media]

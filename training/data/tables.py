@@ -44,7 +44,7 @@ def table_of_rows(
     if next(rows(path, **arguments), None) is None:  # of which `datasets` makes no set
         return datasets.Dataset.from_dict({_COLUMN: []}, _FEATURES).with_transform(parse)
     own = Path(rows.__code__.co_filename).parent  # of a reader that a recipe names, which may import its neighbours
-    given["version"] = version_of_files(path), *map(_version_of_sources, [*_READERS, own])
+    given["version"] = version_of_files(path), *map(_version_of_sources, dict.fromkeys([*_READERS, own]))
     table = datasets.Dataset.from_generator(_json_rows, gen_kwargs=given, features=_FEATURES)
     return table.with_transform(parse)
 
