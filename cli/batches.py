@@ -10,12 +10,13 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import show_progress
 from .inputs import URL_SCHEMES
-from .loading import answer_settings, load_adapted, load_processor, pick_device, template_options
+from .loading import answer_settings, load_adapted, load_processor, penalty_options, pick_device, template_options
 
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ def answer_samples_of(
     from ..evaluation.runner import answer_samples
     from ..evaluation.sample_log import SampleLog
     from ..evaluation.tasks.speech_recognition import ASR
-    from ..processing.text_chat_formats import penalties_of
 
     device = pick_device(args.device)
     processes = Processes(device)
@@ -81,7 +81,7 @@ def answer_samples_of(
         model = load_adapted(config, args, processes.device)
         processor = load_processor(config)
         template = template_options(processor, args)
-        penalties = penalties_of(processor.chat_template) if getattr(args, "sample", False) else {}
+        penalties = partial(penalty_options, processor, args)
         return GreedyAnswers(model, processor, task.max_new_tokens, system, options, template, penalties)
 
     run = answer_samples(

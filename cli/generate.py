@@ -26,6 +26,7 @@ from .loading import (
     load_adapted,
     load_config,
     load_processor,
+    penalty_options,
     pick_device,
     template_options,
 )
@@ -310,9 +311,8 @@ def _answer(
     args: argparse.Namespace,
 ) -> None:
     """Generates the answer and prints it, as it comes unless told otherwise."""
-    from ..evaluation.answering import penalty_options
     from ..processing.answers import answer_text, begun_answer
-    from ..processing.text_chat_formats import penalties_of, stop_strings
+    from ..processing.text_chat_formats import stop_strings
     from .streaming import AnswerStreamer
 
     # A World text model ends its answer by going on with the user's next turn; others may have strings of their own
@@ -325,7 +325,7 @@ def _answer(
     begun = begun_answer(decoder, inputs["input_ids"][0])
     streamer = None if args.no_stream or args.json else AnswerStreamer(decoder, strings, begun)
     options = _sampling(args) | stop | {"max_new_tokens": args.max_new_tokens, "streamer": streamer}
-    options |= penalty_options(penalties_of(decoder.chat_template) if args.sample else {}, inputs)
+    options |= penalty_options(decoder, args, inputs)
     _seed(args.seed)
     started = time.monotonic()
     output = model.generate(**inputs, **options)

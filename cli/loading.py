@@ -132,6 +132,20 @@ def template_options(
     return names
 
 
+def penalty_options(
+    processor: "ProcessorMixin | PreTrainedTokenizerBase", args: argparse.Namespace, inputs: "dict[str, torch.Tensor]"
+) -> dict[str, Any]:
+    """Options of `generate` for the penalties that the option `sample` brings, of what is answered after `inputs`."""
+    from ..modeling_rwkv7_world.logits_process_rwkv7 import RWKVPenaltyLogitsProcessor
+    from ..processing.text_chat_formats import penalties_of
+
+    penalties = penalties_of(processor.chat_template) if getattr(args, "sample", False) else {}
+    if not penalties:
+        return {}
+    prompt_length = inputs["input_ids"].shape[1]
+    return {"logits_processor": [RWKVPenaltyLogitsProcessor(**penalties, prompt_length=prompt_length)]}
+
+
 def check_weights(folder: Path) -> int:
     """Checks that all weight files of a model folder are there and whole; their bytes.
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model says to samples: its greedy answers, or how likely it finds texts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
-from ..modeling_rwkv7_world.logits_process_rwkv7 import RWKVPenaltyLogitsProcessor
 from ..processing.answers import encode_conversations, encode_texts, generate_answers
 from .tasks.task import Sample
 
@@ -39,7 +38,7 @@ class GreedyAnswers:
         system: Instruction before every question.
         options: Of `generate`, in place of taking the likeliest token.
         template_options: Of the chat template, such as `thinking`.
-        penalties: Of [`RWKVPenaltyLogitsProcessor`], for what was answered before.
+        options_of: Further options of `generate`, by the inputs of a batch.
     """
 
     model: PreTrainedModel
@@ -48,7 +47,7 @@ class GreedyAnswers:
     system: str | None = None
     options: dict[str, Any] = field(default_factory=lambda: {"do_sample": False})
     template_options: dict[str, Any] = field(default_factory=dict)
-    penalties: dict[str, float] = field(default_factory=dict)
+    options_of: Callable[[dict[str, torch.Tensor]], dict[str, Any]] = lambda inputs: {}
 
     def encode(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """The questions with their media, padded on the left."""
@@ -61,17 +60,8 @@ class GreedyAnswers:
 
     def answer(self, inputs: dict[str, torch.Tensor]) -> list[str]:
         """Answers without special tokens, the strings that end them, and space around them."""
-        options = {"max_new_tokens": self.max_new_tokens} | self.options
-        options |= penalty_options(self.penalties, inputs)
+        options = {"max_new_tokens": self.max_new_tokens} | self.options | self.options_of(inputs)
         return generate_answers(self.model, self.processor, inputs, **options)
-
-
-def penalty_options(penalties: dict[str, float], inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """What makes `generate` take penalties, of [`RWKVPenaltyLogitsProcessor`], for what it answered after `inputs`."""
-    if not penalties:
-        return {}
-    prompt_length = inputs["input_ids"].shape[1]
-    return {"logits_processor": [RWKVPenaltyLogitsProcessor(**penalties, prompt_length=prompt_length)]}
 
 
 @dataclass
