@@ -124,14 +124,19 @@ def built_on_first_use(name: str, source: Path) -> Callable[[Callable[[ctypes.CD
         def library() -> ctypes.CDLL | str:
             try:
                 loaded = load_library(name, source)
+                declare(loaded)
             except NativeLibraryError as error:
                 return str(error)
-            declare(loaded)
             return loaded
 
         return library
 
     return decorate
+
+
+def source_text(source: Path) -> str:
+    """What stands in a C++ or CUDA file, wherever it is kept."""
+    return SOURCES.get(source.name) or source.read_text(encoding="utf-8")
 
 
 def raise_errors(*functions) -> None:

@@ -11,119 +11,10 @@ passes `a = -kk` and `b = kk * in_context_learning_rate`.
 """
 
 import functools
-import os
-import warnings
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 
-from .cpu import wkv7 as wkv7_cpu
-from .cuda import wkv7 as wkv7_cuda
-from .native_library import build_is_switched_off
-from .reference.wkv7_chunked import wkv7_chunked
-from .reference.wkv7_loop import wkv7_reference
-from .reference.wkv7_scan import wkv7_scan
-from .triton import wkv7 as wkv7_triton
-
-
-BACKEND_VARIABLE = "RWKV7_BACKEND"
-
-# A backend in PyTorch takes (r, w, k, v, a, b, state), all of one floating dtype of at least float32, inputs
-# (B, T, H, N) and state (B, H, V, K), and returns (y, final state) in that dtype. Dtypes, masks and packing are seen
-# to here.
-_PYTORCH_BACKENDS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
-    "chunked": wkv7_chunked,
-    "reference": wkv7_reference,
-    "scan": wkv7_scan,
-}
-
-
-class _Kernels(NamedTuple):
-    """A backend in another language, which sees to everything itself. Where it cannot run it gives the reason."""
-
-    run: Callable[..., tuple[torch.Tensor, torch.Tensor]]
-    why_not_here: Callable[[], str | None]
-    why_unsuitable: Callable[[torch.Tensor], str | None]
-
-
-_OTHER_BACKENDS = {
-    "cpu": _Kernels(wkv7_cpu.wkv7_cpu, wkv7_cpu.why_not_built, wkv7_cpu.why_unsuitable),
-    "triton": _Kernels(wkv7_triton.wkv7_triton, wkv7_triton.why_not_here, wkv7_triton.why_unsuitable),
-    "cuda": _Kernels(wkv7_cuda.wkv7_cuda, wkv7_cuda.why_not_here, wkv7_cuda.why_unsuitable),
-}
-# For inputs on the CPU the fastest first; without `scan`, which nothing but an export to ONNX needs
-_BACKENDS = ("cpu", "chunked", "reference", "triton", "cuda")
-
-
-def explain_backends() -> dict[str, str]:
-    """For each backend "ok", or why it cannot run here. Builds what has to be built, and imports Triton."""
-    return {name: name in _OTHER_BACKENDS and _OTHER_BACKENDS[name].why_not_here() or "ok" for name in _BACKENDS}
-
-
-def available_backends() -> list[str]:
-    """Names of the backends that can run here, the default one on the CPU first. Builds what has to be built."""
-    return [name for name, reason in explain_backends().items() if reason == "ok"]
-
-
-def select_backend(backend: str | None = None, inputs: torch.Tensor | None = None) -> str:
-    """Name of the backend that runs: the argument, else the environment variable `RWKV7_BACKEND`, else the default.
-
-    The default is `triton` for inputs on a GPU, `cpu` for those on the CPU, and `chunked` elsewhere, for inputs that
-    these do not take, and where Triton is not installed or `cpu` cannot be built. `cuda` runs only if asked for.
-    While `torch.onnx.export` traces, `scan` runs whatever the variable says: ONNX knows none of the others, or no
-    other length of them.
-
-    Args:
-        backend: Name of a backend.
-        inputs: Any of the operator's inputs (batch, time, heads, head_dim); without, float32 on the CPU is assumed.
-
-    Raises:
-        ValueError: If no backend has that name, or the one asked for cannot run, here or on these inputs.
-    """
-    if not backend and torch.compiler.is_compiling() and _traces_for_onnx():
-        return "scan"
-    name = backend or os.environ.get(BACKEND_VARIABLE)
-    if not name:
-        return _default_backend(inputs)
-    if name not in _BACKENDS:
-        raise ValueError(f"Unknown wkv7 backend {name!r}; available here: {', '.join(available_backends())}.")
-    if (kernels := _OTHER_BACKENDS.get(name)) is not None:
-        reason = inputs is not None and kernels.why_unsuitable(inputs) or kernels.why_not_here()
-        if reason:
-            raise ValueError(f"wkv7 backend {name!r} cannot run: {reason}.")
-    return name
-
-
-def _default_backend(inputs: torch.Tensor | None) -> str:
-    if inputs is not None and inputs.device.type == "cuda":
-        return "chunked" if wkv7_triton.why_unsuitable(inputs) or wkv7_triton.why_not_here() else "triton"
-    unsuitable = inputs is not None and wkv7_cpu.why_unsuitable(inputs)
-    return "chunked" if unsuitable or _cpu_is_missing() else "cpu"
-
-
-@torch.compiler.assume_constant_result
-def _traces_for_onnx() -> bool:
-    return torch.onnx.is_in_onnx_export()
-
-
-@torch.compiler.assume_constant_result
-def _cpu_is_missing() -> bool:
-    """Whether the default has to do without `cpu`. Says so once, unless building was switched off on purpose."""
-    reason = wkv7_cpu.why_not_built()
-    if reason and not build_is_switched_off():
-        _warn_of_missing(reason)
-    return reason is not None
-
-
-@functools.cache
-def _warn_of_missing(reason: str) -> None:
-    warnings.warn(
-        f"The fast CPU backend of wkv7 is not available, the slower `chunked` runs instead: {reason}. "
-        "RWKV7_BUILD=0 silences this.",
-        RuntimeWarning,
-        stacklevel=5,
-    )
+from .dispatch import BACKEND_VARIABLE, available_backends, explain_backends, operator_of, select_backend
 
 
 def wkv7(
@@ -172,10 +63,8 @@ def wkv7(
     if initial_state is not None:
         _check_initial_state(initial_state, num_states, r)
 
-    if name in _OTHER_BACKENDS:
-        run = _OTHER_BACKENDS[name].run
-    else:
-        run = functools.partial(_run_in_pytorch, _PYTORCH_BACKENDS[name])
+    operator, sees_to_layout = operator_of(name)
+    run = operator if sees_to_layout else functools.partial(_run_in_pytorch, operator)
     y, final_state = run(r, w, k, v, a, b, initial_state, mask, cu_seqlens)
     return y, final_state if output_final_state else None
 
@@ -251,3 +140,6 @@ def _check_cu_seqlens(cu_seqlens, r) -> int:
         if not ascending or cu_seqlens[0] != 0 or cu_seqlens[-1] != r.shape[1]:
             raise ValueError(f"cu_seqlens must rise from 0 to the time {r.shape[1]}, got {cu_seqlens.tolist()}.")
     return len(cu_seqlens) - 1
+
+
+__all__ = ["BACKEND_VARIABLE", "available_backends", "explain_backends", "select_backend", "wkv7"]

@@ -16,7 +16,6 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -35,12 +34,10 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..configuration.source_code import SavedWithCode
-from ..kernels.cpu import fused as fused_cpu
-from ..kernels.cpu import time_mix as time_mix_cpu
 from ..kernels.cpu.linear import linear
+from ..kernels.dispatch import Execution, LayerKernels
 from ..kernels.guards import is_unwatched
-from ..kernels.triton import fused as fused_triton
-from ..kernels.wkv7 import select_backend, wkv7
+from ..kernels.wkv7 import wkv7
 from .cache_names import (
     CACHE_NAME,
     RWKV7CausalLMOutputWithPast,
@@ -67,16 +64,21 @@ from .deep_embed import (
 )
 from .four_bits_as_stored import FourBitsAsStored
 from .initial_state import RWKV7InitialState
-from .layers_at_once import run_layers
 from .low_rank import RWKV7LowRank
 from .quantized_linear import QuantizedLinear
 from .token_context import TokenContext
-from .token_layout import PackedSequences, TokenLayout
-from .token_shift import fused_operators, mix_tokens, shift_tokens
+from .token_layout import TokenLayout
+from .token_shift import mix_tokens, shift_tokens
+from .whole_model import RWKV7WeightLayout, run_whole_model
 
 
 # The decay is exp(-exp(-1/2) sigmoid(w)), which keeps it above 0.545
 LOG_DECAY_SCALE = -math.exp(-0.5)
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """`x` in float32, or in float64 if it is that."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class RWKV7Attention(nn.Module):
@@ -125,107 +127,81 @@ class RWKV7Attention(nn.Module):
         layout: TokenLayout,
         cache: RWKV7Cache | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape."""
-        state = None
-        if cache is not None and cache.has_previous_state(self.layer_idx, TIME_MIX):
-            state = cache.get_recurrent_state(self.layer_idx)
-        mixes = (self.x_r, self.x_k, self.x_v, self.x_w, self.x_a, self.x_g)
-        fused = fused_operators(hidden_states, self.head_dim, mixes)
-        initial = self.initial_token()
-        previous = shift_tokens(hidden_states, layout, cache, self.layer_idx, TIME_MIX, initial, fused)
-        mixed = mix_tokens(hidden_states, previous, mixes, fused)
-        r, k, x_v = linear(self.r_proj, next(mixed)), linear(self.k_proj, next(mixed)), next(mixed)
-        v, v_gate = linear(self.v_proj, x_v), self.v_lora(x_v) if self.layer_idx > 0 else None
-        w, a, g = self.w_lora(next(mixed)), self.a_lora(next(mixed)), self.g_lora(next(mixed))
-        v_first = v if self.layer_idx == 0 else v_first
-        projections = (r, w, k, v, a, g, v_gate, v_first)
-        in_one_kernel = fused is fused_cpu and self._runs_in_one_kernel(r)
-        between = self._in_one_kernel if in_one_kernel else partial(self._between_matrices, fused=fused)
-        y, state = self._over_sequences(between, projections, state, layout)
-        if cache is not None:
-            cache.update_recurrent_state(state, self.layer_idx)
+        """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape.
 
+        The equations of section 4.1 of the paper, in its order; fused kernels may stand in for those between matrices.
+        """
+        x, norm = hidden_states, self.g_norm  # (B, T, C)
+        execution, kernels = self._what_runs(x, layout)
+        states = self._states_before(x, layout, cache)  # (sequences, H, V, K)
+
+        # Token shift: every input has its own share of the token before
+        previous = shift_tokens(x, layout, cache, self.layer_idx, TIME_MIX, self.initial_token(), kernels)
+        mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
+        x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(x, previous, mixes, kernels)  # (B, T, C) each
+
+        # Projections, all (B, T, C): receptance, decay, key, value, in-context learning rate, gate
+        r, w, k, v = linear(self.r_proj, x_r), self.w_lora(x_w), linear(self.k_proj, x_k), linear(self.v_proj, x_v)
+        a, g = self.a_lora(x_a), self.g_lora(x_g)
+        v_gate = self.v_lora(x_v) if self.layer_idx > 0 else None
+        v_first = v if self.layer_idx == 0 else v_first
+
+        if kernels is not None:
+            parameters = {"k_k": self.k_k, "k_a": self.k_a, "r_k": self.r_k, "log_decay_scale": LOG_DECAY_SCALE}
+            parameters |= {"norm_weight": norm.weight, "norm_bias": norm.bias, "norm_eps": norm.eps}
+            inputs = (r, w, k, v, a, g, v_gate, v_first)
+            y, states = layout.over_sequences(partial(kernels.time_mix, **parameters), inputs, states)  # (B, T, C)
+        else:
+            log_w = LOG_DECAY_SCALE * at_least_float32(w).sigmoid()  # (B, T, C), in (-0.61, 0)
+            a = a.sigmoid()
+            if v_gate is not None:  # adapters may give each of the three in another dtype
+                v = torch.lerp(v, v_first.to(v.dtype), v_gate.sigmoid().to(v.dtype))
+            kk = self._heads(k * self.k_k)  # (B, T, H, N), the direction that is removed
+            # float16 has no room for the epsilon that keeps a key of zeros from becoming NaN
+            kk = F.normalize(at_least_float32(kk), dim=-1).to(kk.dtype)
+            k = k * (1 + (a - 1) * self.k_a)  # the key that writes
+            r, log_w, k, v, a = (self._heads(each) for each in (r, log_w, k, v, a))  # (B, T, H, N)
+
+            recurrence = partial(wkv7, output_final_state=True, backend=execution.backend)
+            y, states = layout.over_sequences(recurrence, (r, log_w, k, v, -kk, kk * a), states)  # (B, T, H, N)
+
+            y = norm(y.flatten(0, 1).flatten(1)).view_as(g)  # each head normalised, (B, T, C)
+            bonus = (r * k * self.r_k).sum(dim=-1, keepdim=True) * v  # of the current token, (B, T, H, N)
+            y = (y + bonus.flatten(2)) * g
+        if cache is not None:
+            cache.update_recurrent_state(states, self.layer_idx)
         return linear(self.o_proj, y), v_first
 
-    def _runs_in_one_kernel(self, r: torch.Tensor) -> bool:
-        parameters = (self.k_k, self.k_a, self.r_k)
-        if not is_unwatched(self.g_norm, nn.GroupNorm):
-            return False
-        is_plain = fused_cpu.is_fused(*parameters, self.g_norm.weight, self.g_norm.bias)
-        return is_plain and select_backend(inputs=self._heads(r)) == "cpu"
-
-    def _in_one_kernel(self, *projections, initial_state, mask, cu_seqlens):
-        norm = self.g_norm
-        parameters = time_mix_cpu.TimeMixParameters(
-            self.k_k, self.k_a, self.r_k, norm.weight, norm.bias, norm.eps, LOG_DECAY_SCALE
-        )
-        layout = {"initial_state": initial_state, "mask": mask, "cu_seqlens": cu_seqlens}
-        return time_mix_cpu.time_mix(*projections, parameters=parameters, **layout)
-
-    def _between_matrices(self, r, w, k, v, a, g, v_gate, v_first, *, fused, initial_state, mask, cu_seqlens):
-        """What `time_mix` of `kernels/cpu/time_mix.py` describes, around `wkv7` of any backend."""
-        log_decay = LOG_DECAY_SCALE * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
-        a = a.sigmoid()
-        if v_gate is not None:  # adapters may give each of the three in another dtype
-            v = torch.lerp(v, v_first.to(v.dtype), v_gate.sigmoid().to(v.dtype))
-        r, log_decay, v = (self._heads(x) for x in (r, log_decay, v))
-        k, removal, replacement = self._prepare_keys(k, a, fused)
-        layout = {"initial_state": initial_state, "mask": mask, "cu_seqlens": cu_seqlens}
-        y, state = wkv7(r, log_decay, k, v, removal, replacement, output_final_state=True, **layout)
-        return self._gated_output(y, r, k, v, g, fused), state
-
-    def _prepare_keys(self, k, a, fused: ModuleType | None):
-        """The key that writes, the direction it removes and what it puts there instead, all (B, T, H, N)."""
-        if fused is fused_triton:
-            keys = fused_triton.prepare_keys(k, a, self.k_k, self.k_a, self.head_dim)
-            return tuple(self._heads(x) for x in keys)
-        kk = self._heads(k * self.k_k)  # from the key before it is scaled
-        # In float32 at least: float16 has no room for the epsilon that keeps a key of zeros from becoming NaN
-        kk = F.normalize(kk.to(torch.promote_types(kk.dtype, torch.float32)), dim=-1).to(kk.dtype)
-        return self._heads(k * (1 + (a - 1) * self.k_a)), -kk, kk * self._heads(a)
-
-    def _gated_output(self, y, r, k, v, g, fused: ModuleType | None):
-        """Norm of each head, bonus of the current token, and gate, (B, T, C)."""
-        norm = self.g_norm
-        if fused is fused_triton and is_unwatched(norm, nn.GroupNorm):
-            return fused_triton.gated_output(y, r, k, v, g, self.r_k, norm.weight, norm.bias, norm.eps)
-        y = norm(y.flatten(0, 1).flatten(1)).view_as(g)  # GroupNorm over (B * T, C)
-        bonus = (r * k * self.r_k).sum(dim=-1, keepdim=True) * v  # (B, T, H, N)
-        return (y + bonus.flatten(2)) * g
+    def _what_runs(self, x: torch.Tensor, layout: TokenLayout) -> tuple[Execution, LayerKernels | None]:
+        """What the forward pass runs on, and the fused kernels where they may stand in for this layer."""
+        execution, norm = layout.execution(x, self.head_dim), self.g_norm
+        if not is_unwatched(norm, nn.GroupNorm):
+            return execution, None
+        mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
+        return execution, execution.layer_kernels(x, *mixes, self.k_k, self.k_a, self.r_k, norm.weight, norm.bias)
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (-1, self.head_dim))  # (B, T, C) -> (B, T, H, N)
 
-    def _over_sequences(self, run: Callable, projections, state, layout: TokenLayout):
-        """`run` over the sequences of the batch, each from its own state: its output, (B, T, C), and new states."""
-        if state is not None and torch.is_grad_enabled():
-            state = state.clone()  # the cache overwrites it in place, and backward needs it
-        batch, time, _ = projections[0].shape
-        packed = layout.packed
-        sequences = batch if packed is None else len(packed.cu_seqlens) - 1
-        state = self._states_before(state, sequences, packed, projections[0])
-        if packed is None:
-            return run(*projections, initial_state=state, mask=layout.mask, cu_seqlens=None)
-
-        mask = None if layout.mask is None else layout.mask.view(1, -1)
-        rows = (None if x is None else x.reshape(1, batch * time, -1) for x in projections)
-        y, state = run(*rows, initial_state=state, mask=mask, cu_seqlens=packed.cu_seqlens)
-        return y.view(batch, time, -1), state[packed.last]
-
     def _states_before(
-        self, carried: torch.Tensor | None, sequences: int, packed: PackedSequences | None, like: torch.Tensor
+        self, hidden_states: torch.Tensor, layout: TokenLayout, cache: RWKV7Cache | None
     ) -> torch.Tensor | None:
         """What every sequence starts from, (sequences, H, V, K): the state carried to it, else the learned one.
 
         `None` stands for zeros. Only the first of the sequences packed in a row gets what is carried to the row, if it
         did not begin in this forward pass.
         """
-        starts = self.initial_state()
+        carried, packed, starts = None, layout.packed, self.initial_state()
+        if cache is not None and cache.has_previous_state(self.layer_idx, TIME_MIX):
+            carried = cache.get_recurrent_state(self.layer_idx)
+            if torch.is_grad_enabled():
+                carried = carried.clone()  # the cache overwrites it in place, and backward needs it
         if carried is not None and packed is None:
             return carried
+        sequences = len(hidden_states) if packed is None else len(packed.cu_seqlens) - 1
         if starts is not None:
-            dtype = torch.promote_types(like.dtype, torch.float32)  # never rounded
-            starts = starts.to(like.device, dtype).repeat(sequences, 1, 1, 1)
+            dtype = torch.promote_types(hidden_states.dtype, torch.float32)  # never rounded
+            starts = starts.to(hidden_states.device, dtype).repeat(sequences, 1, 1, 1)
         if carried is None:
             return starts
         if starts is None:
@@ -258,11 +234,12 @@ class RWKV7FeedForward(nn.Module):
         token_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(batch, time, hidden) in and out; `token_embeds` are the normalised embeddings that DeepEmbed needs."""
-        fused = fused_operators(hidden_states, self.config.head_dim, (self.x_k,))
-        initial = self.initial_token()
-        previous = shift_tokens(hidden_states, layout, cache, self.layer_idx, CHANNEL_MIX, initial, fused)
-        key = linear(self.key, *mix_tokens(hidden_states, previous, (self.x_k,), fused))
-        k = fused.squared_relu(key) if fused else torch.relu(key).square()
+        x = hidden_states  # (B, T, C)
+        kernels = layout.execution(x, self.config.head_dim).layer_kernels(x, self.x_k)
+        previous = shift_tokens(x, layout, cache, self.layer_idx, CHANNEL_MIX, self.initial_token(), kernels)
+        (x_k,) = mix_tokens(x, previous, (self.x_k,), kernels)  # (B, T, C)
+        k = linear(self.key, x_k)  # (B, T, I)
+        k = torch.relu(k).square() if kernels is None else kernels.squared_relu(k)
         # CODEPATH: `rwkv7a-*` and `rwkv7b-*` have DeepEmbed
         if self.config.deep_embed_dim is not None:
             k = k * self.deep_embed(hidden_states, layout.token_ids, token_embeds)
@@ -309,6 +286,9 @@ class RWKV7Block(GradientCheckpointingLayer):
         hidden_states = hidden_states + update
         hidden_states = hidden_states + self.ffn(self.ffn_norm(hidden_states), layout, cache, token_embeds)
         return hidden_states, v_first, token_embeds
+
+
+WEIGHT_LAYOUT = RWKV7WeightLayout(RWKV7Block, RWKV7Attention, RWKV7FeedForward, LOG_DECAY_SCALE)
 
 
 @torch.no_grad()
@@ -504,7 +484,10 @@ class RWKV7Model(RWKV7PreTrainedModel):
         if self.config.deep_embed_attn_dim is not None:
             layout.context = TokenContext.build(layout, token_ids, self.config.vocab_size, cache)
         after_layers = after_layers or {}
-        hidden_states = None if after_layers else run_layers(self.layers, inputs_embeds, layout, cache)
+        execution = layout.execution(inputs_embeds, self.config.head_dim)
+        hidden_states = None
+        if not after_layers:
+            hidden_states = run_whole_model(self.layers, WEIGHT_LAYOUT, inputs_embeds, layout, cache, execution)
         if hidden_states is None:
             hidden_states, v_first = inputs_embeds, None
             for index, layer in enumerate(self.layers):

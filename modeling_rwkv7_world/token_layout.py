@@ -13,11 +13,14 @@
 # limitations under the License.
 """Which tokens of a batch are real and which token precedes each: padding and packing, worked out once per forward."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from transformers.utils.import_utils import is_tracing
+
+from ..kernels.dispatch import Execution, choose_execution
 
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ class PackedSequences:
 
 @dataclass
 class TokenLayout:
-    """The neighbours of every token. The first four fields are `None` for a batch without padding or packing.
+    """The neighbours of every token, and what runs the layers. Without padding or packing the first four are `None`.
 
     Attributes:
         mask: (batch, time) bool, true for real tokens.
@@ -56,6 +59,7 @@ class TokenLayout:
         packed: Segments of a packed batch.
         token_ids: (batch, time), for layers that look tokens up.
         context: All tokens so far, for layers that attend to them.
+        executions: What runs the layers, by the kind of device, as `execution` decided it.
     """
 
     mask: torch.Tensor | None = None
@@ -64,6 +68,7 @@ class TokenLayout:
     packed: PackedSequences | None = None
     token_ids: torch.Tensor | None = None
     context: "TokenContext | None" = None
+    executions: dict[str, Execution] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -107,6 +112,38 @@ class TokenLayout:
     def is_plain(self) -> bool:
         """Whether there is neither padding nor packing."""
         return self.previous is None
+
+    def execution(self, hidden_states: torch.Tensor, head_dim: int) -> Execution:
+        """What runs the layers on these hidden states: decided once a forward pass, for each kind of device.
+
+        Raises:
+            ValueError: If `RWKV7_BACKEND` names what cannot run.
+        """
+        device_type = hidden_states.device.type
+        if device_type not in self.executions:
+            self.executions[device_type] = choose_execution(hidden_states, head_dim)
+        return self.executions[device_type]
+
+    def over_sequences(
+        self, recurrence: Callable, inputs: tuple[torch.Tensor | None, ...], states: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs a recurrence over the sequences of the batch.
+
+        Args:
+            recurrence: Takes the inputs, `initial_state`, `mask` and `cu_seqlens` as `wkv7` does.
+            inputs: (batch, time, ...) each, or `None`.
+            states: What every sequence starts from, as `initial_state` of `wkv7`.
+
+        Returns:
+            (batch, time, ...) and the state after the last token of every row.
+        """
+        if self.packed is None:
+            return recurrence(*inputs, initial_state=states, mask=self.mask, cu_seqlens=None)
+        batch, time = inputs[0].shape[:2]
+        mask = None if self.mask is None else self.mask.view(1, -1)
+        rows = (None if x is None else x.reshape(1, batch * time, *x.shape[2:]) for x in inputs)
+        y, states = recurrence(*rows, initial_state=states, mask=mask, cu_seqlens=self.packed.cu_seqlens)
+        return y.view(batch, time, *y.shape[2:]), states[self.packed.last]
 
     def shift(
         self, hidden_states: torch.Tensor, carried: torch.Tensor, start: torch.Tensor

@@ -15,6 +15,8 @@
 #include <cstring>
 #include <exception>
 
+#include "structs.h"
+
 #if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -22,16 +24,6 @@
 namespace {
 
 enum DType : int64_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
-
-extern "C" {
-
-// Contiguous rows of one dtype; whoever holds them knows their shape.
-struct Rows {
-  void* data;
-  int64_t dtype;
-};
-
-}  // extern "C"
 
 // What every function that Python calls does its work in. Returns null, or what the exception says that ended it: one
 // that left a function of C would end the process. Text is copied to where it needs no memory, which may be used up.

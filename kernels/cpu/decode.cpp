@@ -10,7 +10,7 @@
 
 #include <initializer_list>
 
-#include "layers.h"
+#include "quantized_rows.h"
 #include "time_mix_head.h"
 
 namespace {

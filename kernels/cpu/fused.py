@@ -11,38 +11,29 @@ from pathlib import Path
 
 import torch
 
-from ..guards import is_plain_inference, is_plain_tensor
 from ..native_library import built_on_first_use, raise_errors, why_missing
 from .freed_memory import keep_freed_memory
-from .linear import DTYPES, Rows
+from .structs import Rows, check_structures
 
 
 SOURCE = Path(__file__).with_name("fused.cpp")
 
 
-def is_fused(*tensors: torch.Tensor) -> bool:
-    """Whether a layer with these hidden states and parameters runs on these functions.
-
-    That takes inference on a CPU, plain tensors of float32, bfloat16 or float16, and a compiler.
-    """
-    if not all(tensor.dtype in DTYPES and is_plain_tensor(tensor) for tensor in tensors):
-        return False
-    return is_plain_inference() and why_not_built() is None
-
-
-def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
-    """`x + (previous - x) * mix`.
+def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, *mixes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """`x + (previous - x) * mix` for each of the mixes.
 
     Args:
         hidden_states: (batch, time, hidden).
         previous: Of the same shape, or (batch, hidden): the token before each row of tokens.
-        mix: Of `hidden` numbers, in any shape.
+        mixes: Of `hidden` elements each, in any shape.
     """
-    x, previous, mix = hidden_states.contiguous(), previous.contiguous(), mix.contiguous()
-    out = torch.empty_like(x)
+    x, previous = hidden_states.contiguous(), previous.contiguous()
     shifts = previous.dim() < x.dim()
-    library().mix_tokens(*map(Rows.of, (x, previous, mix, out)), shifts, x.shape[-2], *_extent(x))
-    return out
+    mixed = tuple(torch.empty_like(x) for _ in mixes)
+    for mix, out in zip(mixes, mixed, strict=True):
+        tensors = (x, previous, mix.contiguous(), out)
+        library().mix_tokens(*map(Rows.of, tensors), shifts, x.shape[-2], x[..., 0].numel(), x.shape[-1])
+    return mixed
 
 
 def squared_relu(x: torch.Tensor) -> torch.Tensor:
@@ -58,14 +49,10 @@ def why_not_built() -> str | None:
     return why_missing(library())
 
 
-def _extent(x: torch.Tensor) -> tuple[int, int]:
-    """Tokens and hidden size."""
-    return x.numel() // max(x.shape[-1], 1), x.shape[-1]
-
-
 @built_on_first_use("rwkv7_fused_cpu", SOURCE)
 def library(loaded: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
+    check_structures(loaded)
     keep_freed_memory()  # here, as only inference on a CPU comes by
     loaded.mix_tokens.argtypes = [Rows] * 4 + [ctypes.c_int64] * 4
     loaded.squared_relu.argtypes = [Rows] * 2 + [ctypes.c_int64]

@@ -22,34 +22,13 @@ from torch.nn import functional as F
 
 from ..guards import is_plain_inference, is_plain_module, is_plain_tensor
 from ..native_library import built_on_first_use, processor_field, raise_errors, why_missing
+from .structs import DTYPES, Quantized, Rows, check_structures
 
 
 SOURCE = Path(__file__).with_name("linear.cpp")
 
 MAX_FEW_ROWS = 8  # rows of x up to which C++ is quicker
 FEW_ROWS, ONEDNN, IN_FLOAT32, ORDINARY = "C++", "oneDNN", "float32", "PyTorch"  # the ways
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as in the C++ files
-
-
-class Rows(ctypes.Structure):
-    """A tensor as the C++ files know it."""
-
-    _fields_ = [("data", ctypes.c_void_p), ("dtype", ctypes.c_int64)]
-
-    @classmethod
-    def of(cls, x: torch.Tensor | None) -> "Rows":
-        return cls(None, 0) if x is None else cls(x.data_ptr(), DTYPES[x.dtype])
-
-
-class Quantized(ctypes.Structure):
-    """A quantised weight as the C++ files know it; `quantized_linear.py` fills it."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("bits", ctypes.c_int64),
-        ("group", ctypes.c_int64),
-    ]
 
 
 def linear(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -97,6 +76,7 @@ def why_not_built() -> str | None:
 @built_on_first_use("rwkv7_linear_cpu", SOURCE)
 def library(loaded: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
+    check_structures(loaded)
     loaded.linear_few_rows.argtypes = [Rows] * 4 + [ctypes.c_int64] * 3
     loaded.quantized_few_rows.argtypes = [Quantized] + [Rows] * 2 + [ctypes.c_int64] * 3
     loaded.dequantize_rows.argtypes = [Quantized, Rows] + [ctypes.c_int64] * 3

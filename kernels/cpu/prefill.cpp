@@ -14,22 +14,10 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/linear.h>
 
-#include "layers.h"
+#include "quantized_rows.h"
 #include "time_mix.h"
 
 namespace {
-
-extern "C" {
-
-// What does not follow from the model: the blocks of a head (`Problem` in `wkv7_tiles.h`), and how torch multiplies
-// quickest on this processor.
-struct Settings {
-  int64_t block;
-  int64_t in_float32;  // whether in float32 whatever the dtype
-  int64_t pointwise;   // whether by `mkldnn::_linear_pointwise`, else by `linear`
-};
-
-}  // extern "C"
 
 using Bias = std::optional<at::Tensor>;
 

@@ -9,16 +9,12 @@ import torch
 
 from ..native_library import built_on_first_use, raise_errors, why_missing
 from .freed_memory import keep_freed_memory
-from .layers import Model, addresses_of
 from .linear import IN_FLOAT32, ONEDNN, onednn_is_quicker, way_of_linear
+from .structs import Model, Settings, addresses_of, check_structures
 from .wkv7 import block_of
 
 
 SOURCE = Path(__file__).with_name("prefill.cpp")
-
-
-class _Settings(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("block", "in_float32", "pointwise")]
 
 
 def prefill(model: Model, hidden_states: torch.Tensor, states: list[tuple[torch.Tensor, ...]]) -> None:
@@ -38,7 +34,7 @@ def prefill(model: Model, hidden_states: torch.Tensor, states: list[tuple[torch.
     way = way_of_linear(hidden_states.dtype, batch * time)
     in_float32 = way == IN_FLOAT32
     pointwise = way == ONEDNN or in_float32 and onednn_is_quicker()
-    settings = _Settings(block_of(model.head_dim, batch * hidden // model.head_dim), in_float32, pointwise)
+    settings = Settings(block_of(model.head_dim, batch * hidden // model.head_dim), in_float32, pointwise)
     _library().prefill(
         ctypes.byref(model), ctypes.byref(settings), hidden_states.data_ptr(), addresses_of(states), batch, time
     )
@@ -52,7 +48,8 @@ def why_not_built() -> str | None:
 @built_on_first_use("rwkv7_prefill_cpu", SOURCE)
 def _library(library: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
+    check_structures(library)
     keep_freed_memory()
-    structures, addresses = [ctypes.POINTER(Model), ctypes.POINTER(_Settings)], [ctypes.c_void_p] * 2
+    structures, addresses = [ctypes.POINTER(Model), ctypes.POINTER(Settings)], [ctypes.c_void_p] * 2
     library.prefill.argtypes = structures + addresses + [ctypes.c_int64] * 2
     raise_errors(library.prefill)

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from ..guards import is_plain_inference, is_plain_tensor
 from . import linear as linear_cpu
-from .linear import DTYPES, MAX_FEW_ROWS, Quantized, Rows
+from .linear import MAX_FEW_ROWS
+from .structs import DTYPES, Quantized, Rows
 
 
 BITS = (8, 4)

@@ -15,17 +15,6 @@ namespace {
 constexpr int64_t kBlock = 32;  // weights; rows are padded to whole blocks with weights of zero
 static_assert(kBlock == 2 * kLanes && kPadding % kBlock == 0, "");
 
-extern "C" {
-
-// A matrix (rows, columns) as `quantized_linear.py` makes it: (rows, blocks, bytes of a block) and (rows, groups).
-struct Quantized {
-  const uint8_t* data;
-  const uint16_t* scales;  // bfloat16
-  int64_t bits, group;     // a group is so many weights of a row, a multiple of kBlock
-};
-
-}  // extern "C"
-
 // One byte a weight.
 struct Int8 {
   static constexpr int64_t kBytes = kBlock;

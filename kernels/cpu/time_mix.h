@@ -16,19 +16,6 @@ namespace {
 
 constexpr int64_t kStretch = 8;  // tokens
 
-extern "C" {
-
-// What a time mix has beside the recurrence, whose r, w, k, v and a are here its projections, and b is not read.
-struct TimeMix {
-  Rows v_gate, v_first, g;             // (tokens, hidden); without v_gate, null, the value stays
-  Rows k_k, k_a, r_k, weight, bias;    // (hidden,)
-  float log_decay_scale, eps;
-  Rows out;                            // (tokens, hidden)
-  float* final_state;                  // (sequences, heads, value, key)
-};
-
-}  // extern "C"
-
 struct Stretch {
   Token tokens[kStretch];
   alignas(64) float y[kStretch][kMaxSize];

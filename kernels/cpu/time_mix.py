@@ -8,44 +8,13 @@ in plain PyTorch around `wkv7`.
 """
 
 import ctypes
-from typing import NamedTuple
 
 import torch
 
 from ..wkv7_operators import as_kernels_read, num_sequences
 from .fused import library
-from .linear import DTYPES, Rows
+from .structs import DTYPES, Rows, TimeMix
 from .wkv7 import problem_of
-
-
-class TimeMixParameters(NamedTuple):
-    """What a time mix learns beside its matrices.
-
-    Attributes:
-        k_k, k_a: (hidden,).
-        r_k: (heads, head_dim).
-        norm_weight, norm_bias: (hidden,), of the group norm.
-        norm_eps: Of the group norm.
-        log_decay_scale: The log decay at a projection of infinity.
-    """
-
-    k_k: torch.Tensor
-    k_a: torch.Tensor
-    r_k: torch.Tensor
-    norm_weight: torch.Tensor
-    norm_bias: torch.Tensor
-    norm_eps: float
-    log_decay_scale: float
-
-
-class _TimeMix(ctypes.Structure):
-    _fields_ = [
-        *((name, Rows) for name in ("v_gate", "v_first", "g", "k_k", "k_a", "r_k", "weight", "bias")),
-        ("log_decay_scale", ctypes.c_float),
-        ("eps", ctypes.c_float),
-        ("out", Rows),
-        ("final_state", ctypes.c_void_p),
-    ]
 
 
 def time_mix(
@@ -58,7 +27,13 @@ def time_mix(
     v_gate: torch.Tensor | None,
     v_first: torch.Tensor | None,
     *,
-    parameters: TimeMixParameters,
+    k_k: torch.Tensor,
+    k_a: torch.Tensor,
+    r_k: torch.Tensor,
+    norm_weight: torch.Tensor,
+    norm_bias: torch.Tensor,
+    norm_eps: float,
+    log_decay_scale: float,
     initial_state: torch.Tensor | None = None,
     mask: torch.Tensor | None = None,
     cu_seqlens: torch.Tensor | None = None,
@@ -72,13 +47,17 @@ def time_mix(
     Args:
         r, w, k, v, a, g, v_gate, v_first: (batch, time, hidden), float32, bfloat16 or float16, not necessarily all
             the same. Without `v_gate` the value stays `v`.
-        parameters: Of these dtypes too, contiguous.
+        k_k, k_a: (hidden,), contiguous and of these dtypes too, as all parameters.
+        r_k: (heads, head_dim).
+        norm_weight, norm_bias: (hidden,), of the group norm.
+        norm_eps: Of the group norm.
+        log_decay_scale: The log decay at a projection of infinity.
         initial_state, mask, cu_seqlens: As for `wkv7`.
 
     Returns:
         (batch, time, hidden), and the final state as from `wkv7`.
     """
-    heads, head_dim = parameters.r_k.shape
+    heads, head_dim = r_k.shape
     inputs = [_readable(x) for x in (r, w, k, v, a)]
     gates = [None if x is None else _readable(x) for x in (v_gate, v_first, g)]
     state = None if initial_state is None else initial_state.contiguous()
@@ -89,10 +68,10 @@ def time_mix(
 
     out = torch.empty_like(inputs[0])
     final_state = torch.empty(problem.sequences, heads, head_dim, head_dim, dtype=torch.float32)
-    around = _TimeMix(
-        *map(Rows.of, (*gates, *parameters[:5])),
-        parameters.log_decay_scale,
-        parameters.norm_eps,
+    around = TimeMix(
+        *map(Rows.of, (*gates, k_k, k_a, r_k, norm_weight, norm_bias)),
+        log_decay_scale,
+        norm_eps,
         Rows.of(out),
         final_state.data_ptr(),
     )

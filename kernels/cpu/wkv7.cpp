@@ -63,10 +63,6 @@ struct TokenGradient {
   alignas(64) float r[kMaxSize], w[kMaxSize], k[kMaxSize], v[kMaxSize], a[kMaxSize], b[kMaxSize];
 };
 
-struct Gradients {
-  Rows r, w, k, v, a, b;
-};
-
 // The way back over one token. `before` and `after` are the states around it; `d` is the gradient of the state after
 // it and becomes that of the state before it.
 template <int V>

@@ -14,7 +14,7 @@ import torch
 
 from ..native_library import built_on_first_use, raise_errors, why_missing
 from ..wkv7_operators import DTYPES, add_parts, as_kernels_read, define_operators, num_sequences, run_operator
-from .linear import Rows
+from .structs import Gradients, Problem, Rows, check_structures
 
 
 SOURCE = Path(__file__).with_name("wkv7.cpp")
@@ -25,29 +25,16 @@ BLOCKS = (64, 32, 16)  # value dimensions that one task handles at a time
 CHECKPOINT_INTERVAL = 32  # tokens; the states of so many have to fit into the second-level cache
 
 
-class Problem(ctypes.Structure):
-    """The recurrence of some sequences as the C++ files know it."""
-
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("sequences", "tokens", "heads", "size", "block", "interval")),
-        *((name, Rows) for name in "rwkvab"),
-        *((name, ctypes.c_void_p) for name in ("boundaries", "mask", "initial_state", "checkpoints")),
-    ]
-
-
-class _Gradients(ctypes.Structure):
-    _fields_ = [(name, Rows) for name in "rwkvab"]
-
-
 @built_on_first_use("rwkv7_wkv7_cpu", SOURCE)
 def _library(library: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
+    check_structures(library)
     library.wkv7_forward.argtypes = [ctypes.POINTER(Problem), Rows, ctypes.c_void_p]
     library.wkv7_backward.argtypes = [
         ctypes.POINTER(Problem),
         Rows,
         ctypes.c_void_p,
-        ctypes.POINTER(_Gradients),
+        ctypes.POINTER(Gradients),
         ctypes.c_int64,
         ctypes.c_void_p,
     ]
@@ -120,7 +107,7 @@ def _run_backward(inputs, mask, cu_seqlens, checkpoints, dy, d_final, d_initial)
         ctypes.byref(problem),
         Rows.of(dy),
         None if d_final is None else d_final.data_ptr(),
-        ctypes.byref(_Gradients(*map(Rows.of, gradients))),
+        ctypes.byref(Gradients(*map(Rows.of, gradients))),
         parts,
         d_initial.data_ptr(),
     )

@@ -25,24 +25,6 @@ namespace {
 constexpr int64_t kPrefetchTokens = 6;     // rows of a head lie apart by heads * size, too far for hardware prefetch
 constexpr int64_t kElementsPerThread = 131072;  // state elements times tokens below which a thread is not worth waking
 
-extern "C" {
-
-// What forward and backward share. Rows are (tokens, heads, size). Sequence s holds the tokens boundaries[s] to
-// boundaries[s + 1], or, where there are no boundaries, an equal share. The checkpoints of a sequence start at slot
-// `begin / interval + s`, which never overlaps the slots of the sequence before. A slot is (heads, key, value).
-struct Problem {
-  int64_t sequences, tokens, heads, size;
-  int64_t block;     // value dimensions of a block: 16, 32 or 64, divides size
-  int64_t interval;  // tokens between checkpoints
-  Rows r, w, k, v, a, b;
-  const int64_t* boundaries;   // (sequences + 1,) or null
-  const uint8_t* mask;         // (tokens,) or null
-  const float* initial_state;  // (sequences, heads, value, key) or null for zero
-  float* checkpoints;          // or null
-};
-
-}  // extern "C"
-
 inline void prefetch_row(const Rows& rows, int64_t at, int64_t n) {
   const int64_t width = rows.dtype == kFloat32 ? 4 : 2;
   const char* start = static_cast<const char*>(rows.data) + at * width;

@@ -3,34 +3,20 @@
 """What surrounds the recurrence in a layer, on a GPU: a few memory-bound operators in Triton instead of many of torch.
 
 Each is a differentiable custom operator of torch that computes in float32 and rounds once, to the dtype of its first
-input. `modeling_rwkv7.py` holds the same in plain PyTorch, and decides by `is_fused` which of both runs.
+input. `modeling_rwkv7.py` holds the same in plain PyTorch.
 """
 
 import functools
-import os
 
 import torch
 
 from ..operator_namespace import NAMESPACE
-from ..wkv7 import BACKEND_VARIABLE, select_backend
-from .wkv7 import on_device
+from .wkv7 import on_device, wkv7_triton
 
 
 MIX_TILE = {"BLOCK_T": 16, "BLOCK": 128}
 HEAD_TILE_NUMBERS = 1024  # a tile of heads: as many tokens as make so many numbers; more would not fit registers
 FLAT_BLOCK = 1024
-
-
-def is_fused(hidden_states: torch.Tensor, head_dim: int) -> bool:
-    """Whether a layer runs on these operators: exactly where its recurrence runs on the backend `triton`.
-
-    Args:
-        hidden_states: (batch, time, hidden).
-        head_dim: Of the recurrence; divides the hidden size.
-    """
-    if hidden_states.device.type == "cpu" and os.environ.get(BACKEND_VARIABLE) != "triton":
-        return False
-    return select_backend(inputs=hidden_states.unflatten(-1, (-1, head_dim))) == "triton"
 
 
 def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, *mixes: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -83,6 +69,39 @@ def gated_output(
         (batch, time, hidden).
     """
     return _gated_output(y, r, k, v, g, r_k, weight, bias, eps)
+
+
+def time_mix(
+    r: torch.Tensor,
+    w: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor,
+    g: torch.Tensor,
+    v_gate: torch.Tensor | None,
+    v_first: torch.Tensor | None,
+    *,
+    k_k: torch.Tensor,
+    k_a: torch.Tensor,
+    r_k: torch.Tensor,
+    norm_weight: torch.Tensor,
+    norm_bias: torch.Tensor,
+    norm_eps: float,
+    log_decay_scale: float,
+    initial_state: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """From the projections of a time mix to what its output matrix reads, as `cpu/time_mix.py` describes it."""
+    head_dim = r_k.shape[-1]
+    log_decay = log_decay_scale * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
+    if v_gate is not None:
+        v = torch.lerp(v, v_first.to(v.dtype), v_gate.sigmoid().to(v.dtype))
+    k, removal, replacement = prepare_keys(k, a.sigmoid(), k_k, k_a, head_dim)
+    inputs = [x.unflatten(-1, (-1, head_dim)) for x in (r, log_decay, k, v, removal, replacement)]  # (B, T, H, N)
+    y, state = wkv7_triton(*inputs, initial_state, mask, cu_seqlens)
+    r, _, k, v, *_ = inputs
+    return gated_output(y, r, k, v, g, r_k, norm_weight, norm_bias, norm_eps), state
 
 
 def squared_relu(x: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from helpers.composites import random_image, tiny_composite, tiny_processor
 from helpers.text_models import cache_tensors, random_ids, tiny_model
 from rwkv7_world import RWKV7Cache, RWKV7ForCausalLM
 from rwkv7_world.adapters import StateTuningConfig, language_model_targets
-from rwkv7_world.modeling_rwkv7_world import layers_at_once, modeling_rwkv7
+from rwkv7_world.modeling_rwkv7_world import modeling_rwkv7, whole_model
 
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
@@ -126,17 +126,17 @@ class TestGeneration:
                 alone = tuned.generate(input_ids=IDS[row : row + 1, mask[row].bool()], **kwargs)
                 assert torch.equal(answers[row], alone[0, -5:])
 
-    @pytest.mark.skipif(layers_at_once.decode_cpu.why_not_built() is not None, reason="no C++ library")
+    @pytest.mark.skipif(whole_model.decode.why_not_built() is not None, reason="no C++ library")
     def test_it_costs_nothing(self, tuned, monkeypatch):
         """The kernels for all layers run as without an adapter."""
         taken = []
 
         def record(*args):
-            output = layers_at_once.run_layers(*args)
+            output = whole_model.run_whole_model(*args)
             taken.append(output is not None)
             return output
 
-        monkeypatch.setattr(modeling_rwkv7, "run_layers", record)
+        monkeypatch.setattr(modeling_rwkv7, "run_whole_model", record)
         tuned.generate(input_ids=IDS, max_new_tokens=4, do_sample=False)
         assert taken == [True, True, True, True]
 

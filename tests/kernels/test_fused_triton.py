@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from helpers.wkv7_inputs import largest_difference
 from rwkv7_world import RWKV7Config, RWKV7ForCausalLM
+from rwkv7_world.kernels.dispatch import choose_execution
 from rwkv7_world.kernels.triton import fused as fused_triton
 from rwkv7_world.kernels.triton import wkv7 as wkv7_triton
 
@@ -163,10 +164,10 @@ def test_the_model_on_fused_operators_equals_the_model_in_plain_pytorch(time, mo
     mask[0, :2] = 0
     inputs = {"input_ids": ids, "attention_mask": mask, "labels": ids}
     monkeypatch.setenv("RWKV7_BACKEND", "triton")
-    assert fused_triton.is_fused(model.model.embeddings(ids), 16)
+    assert choose_execution(model.model.embeddings(ids), 16).fused == "triton"
     fused = loss_and_gradients(model, **inputs)
     monkeypatch.setenv("RWKV7_BACKEND", "reference")
-    assert not fused_triton.is_fused(model.model.embeddings(ids), 16)
+    assert choose_execution(model.model.embeddings(ids), 16).fused is None
     plain = loss_and_gradients(model.double(), **inputs)
     for found, wanted in zip(fused, plain, strict=True):
         assert largest_difference(found.cpu(), wanted.cpu()) < 1e-4

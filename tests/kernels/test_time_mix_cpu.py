@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from rwkv7_world.kernels.cpu import fused as fused_cpu
-from rwkv7_world.kernels.cpu.time_mix import TimeMixParameters, time_mix
+from rwkv7_world.kernels.cpu.time_mix import time_mix
 
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}  # and the relative error allowed
@@ -32,7 +32,7 @@ def dtype(request):
     return request.param
 
 
-def random_inputs(size, dtype=torch.float32) -> tuple[dict[str, torch.Tensor], TimeMixParameters]:
+def random_inputs(size, dtype=torch.float32) -> tuple[dict[str, torch.Tensor], dict]:
     batch, time, heads, head_dim = size
     generator = torch.Generator().manual_seed(0)
 
@@ -42,7 +42,8 @@ def random_inputs(size, dtype=torch.float32) -> tuple[dict[str, torch.Tensor], T
     hidden = heads * head_dim
     inputs = {name: random(batch, time, hidden) for name in NAMES}
     parameters = (random(hidden), random(hidden), random(heads, head_dim), random(hidden), random(hidden))
-    return inputs, TimeMixParameters(*parameters, EPS, SCALE)
+    names = ("k_k", "k_a", "r_k", "norm_weight", "norm_bias")
+    return inputs, {**dict(zip(names, parameters, strict=True)), "norm_eps": EPS, "log_decay_scale": SCALE}
 
 
 def random_state(sequences, heads, head_dim):
@@ -52,7 +53,7 @@ def random_state(sequences, heads, head_dim):
 def plain_time_mix(inputs, parameters, state, mask=None):
     """Token by token in float64."""
     r, w, k, v, a, g, v_gate, v_first = (None if x is None else x.double() for x in inputs.values())
-    k_k, k_a, r_k, weight, bias = (x.double() for x in parameters[:5])
+    k_k, k_a, r_k, weight, bias = (x.double() for x in list(parameters.values())[:5])
     heads, head_dim = r_k.shape
     decay, a = torch.exp(SCALE * w.sigmoid()), a.sigmoid()
     v = v if v_gate is None else v + (v_first - v) * v_gate.sigmoid()
@@ -87,7 +88,7 @@ def test_equals_plain_pytorch(size, dtype, threads):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        out, final_state = time_mix(**inputs, parameters=parameters, initial_state=state)
+        out, final_state = time_mix(**inputs, **parameters, initial_state=state)
     finally:
         torch.set_num_threads(before)
     assert out.dtype == dtype and final_state.dtype == torch.float32
@@ -101,7 +102,7 @@ def test_starts_from_zeros_and_the_first_layer_keeps_its_values(size):
     inputs["v_gate"] = None
     zeros = torch.zeros_like(random_state(size[0], *size[2:]))
     for actual, expected in zip(
-        time_mix(**inputs, parameters=parameters), plain_time_mix(inputs, parameters, zeros), strict=True
+        time_mix(**inputs, **parameters), plain_time_mix(inputs, parameters, zeros), strict=True
     ):
         assert_near(actual, expected, 2e-6)
 
@@ -117,7 +118,7 @@ def test_masked_tokens_leave_the_state_as_it_was(size, threads):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        out, final_state = time_mix(**inputs, parameters=parameters, initial_state=state, mask=mask)
+        out, final_state = time_mix(**inputs, **parameters, initial_state=state, mask=mask)
     finally:
         torch.set_num_threads(before)
     inputs["k"] = inputs["k"].nan_to_num()
@@ -130,7 +131,7 @@ def test_masked_tokens_leave_the_state_as_it_was(size, threads):
 def test_packed_sequences_are_those_alone():
     inputs, parameters = random_inputs((1, 20, 3, 16))
     boundaries, states = torch.tensor([0, 7, 7, 8, 20]), random_state(4, 3, 16)
-    out, final_states = time_mix(**inputs, parameters=parameters, initial_state=states, cu_seqlens=boundaries)
+    out, final_states = time_mix(**inputs, **parameters, initial_state=states, cu_seqlens=boundaries)
     for row, (begin, end) in enumerate(zip(boundaries[:-1], boundaries[1:], strict=True)):
         if begin == end:
             assert torch.equal(final_states[row], states[row])
@@ -143,9 +144,9 @@ def test_packed_sequences_are_those_alone():
 
 def test_inputs_need_not_be_contiguous():
     inputs, parameters = random_inputs((2, 6, 2, 16))
-    expected, _ = time_mix(**inputs, parameters=parameters)
+    expected, _ = time_mix(**inputs, **parameters)
     strided = {name: x.transpose(0, 1).contiguous().transpose(0, 1) for name, x in inputs.items()}
-    assert torch.equal(time_mix(**strided, parameters=parameters)[0], expected)
+    assert torch.equal(time_mix(**strided, **parameters)[0], expected)
 
 
 def test_every_input_may_have_its_own_dtype():
@@ -154,7 +155,7 @@ def test_every_input_may_have_its_own_dtype():
     dtypes = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
     mixed = {name: x.to(dtypes[index % len(dtypes)]) for index, (name, x) in enumerate(inputs.items())}
     expected, expected_state = plain_time_mix(mixed, parameters, state)
-    out, final_state = time_mix(**mixed, parameters=parameters, initial_state=state)
+    out, final_state = time_mix(**mixed, **parameters, initial_state=state)
     assert_near(out, expected, 2e-6)
     assert_near(final_state, expected_state, 2e-6)
 
@@ -162,7 +163,7 @@ def test_every_input_may_have_its_own_dtype():
 def test_not_a_number_stays_in_its_row_and_head():
     inputs, parameters = random_inputs((2, 3, 2, 16))
     inputs["k"][0, 1, 21] = torch.nan
-    out, _ = time_mix(**inputs, parameters=parameters)
+    out, _ = time_mix(**inputs, **parameters)
     expected = torch.zeros(2, 3, 32, dtype=torch.bool)
     expected[0, 1:, 16:] = True
     assert torch.equal(out.isnan(), expected)
@@ -173,6 +174,6 @@ def test_a_key_of_zeros_has_no_direction():
     inputs["k"].zero_()
     state = random_state(1, 2, 16)
     expected, expected_state = plain_time_mix(inputs, parameters, state)
-    out, final_state = time_mix(**inputs, parameters=parameters, initial_state=state)
+    out, final_state = time_mix(**inputs, **parameters, initial_state=state)
     assert_near(out, expected, 2e-6)
     assert_near(final_state, expected_state, 2e-6)

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from helpers.text_models import assert_near, cache_tensors, random_ids, tiny_model
 from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.kernels.cpu import decode as decode_cpu
-from rwkv7_world.modeling_rwkv7_world import layers_at_once, modeling_rwkv7
+from rwkv7_world.modeling_rwkv7_world import modeling_rwkv7, whole_model
 from rwkv7_world.modeling_rwkv7_world.token_layout import TokenLayout
 
 
@@ -29,13 +29,13 @@ def taken(monkeypatch) -> list[bool]:
     """Whether each forward pass over a single token took all layers at once, in turn."""
     passes = []
 
-    def record(layers, hidden_states, *args):
-        output = layers_at_once.run_layers(layers, hidden_states, *args)
+    def record(layers, weights, hidden_states, *args):
+        output = whole_model.run_whole_model(layers, weights, hidden_states, *args)
         if hidden_states.shape[1] == 1:
             passes.append(output is not None)
         return output
 
-    monkeypatch.setattr(modeling_rwkv7, "run_layers", record)
+    monkeypatch.setattr(modeling_rwkv7, "run_whole_model", record)
     return passes
 
 
@@ -43,12 +43,14 @@ def taken(monkeypatch) -> list[bool]:
 def layer_by_layer(monkeypatch):
     """Calls a function with that switched off for single tokens."""
 
-    def run_prompts(layers, hidden_states, *args):
-        return None if hidden_states.shape[1] == 1 else layers_at_once.run_layers(layers, hidden_states, *args)
+    def run_prompts(layers, weights, hidden_states, *args):
+        return (
+            None if hidden_states.shape[1] == 1 else whole_model.run_whole_model(layers, weights, hidden_states, *args)
+        )
 
     def call(function, *args, **kwargs):
         with monkeypatch.context() as patch:
-            patch.setattr(modeling_rwkv7, "run_layers", run_prompts)
+            patch.setattr(modeling_rwkv7, "run_whole_model", run_prompts)
             return function(*args, **kwargs)
 
     return call

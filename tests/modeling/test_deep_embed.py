@@ -16,7 +16,8 @@ from helpers.deep_embed import DeepLoop, DeepSizes, deep_checkpoint, greedy, rea
 from helpers.text_models import tiny_config, tiny_model
 from rwkv7_world import RWKV7Cache, RWKV7Config, RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.conversion.onnx_file import export_onnx
-from rwkv7_world.modeling_rwkv7_world.layer_plan import plan_of
+from rwkv7_world.kernels.cpu.weight_table import weight_table
+from rwkv7_world.modeling_rwkv7_world.modeling_rwkv7 import WEIGHT_LAYOUT
 from rwkv7_world.state.states import (
     fork_state,
     interpolate_states,
@@ -296,7 +297,7 @@ class TestFastPaths:
         model.save_pretrained(tmp_path)
         config = RWKVQuantizationConfig(bits=bits)
         quantised = RWKV7ForCausalLM.from_pretrained(tmp_path, quantization_config=config).eval()
-        assert plan_of(quantised.model.layers) is None
+        assert weight_table(quantised.model.layers, WEIGHT_LAYOUT) is None
         ids = IDS % model.config.vocab_size
         expected, cache = quantised(ids).logits, RWKV7Cache(model.config)
         found = torch.cat([quantised(ids[:, i : i + 1], cache=cache).logits for i in range(TIME)], dim=1)

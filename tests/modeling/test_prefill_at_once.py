@@ -11,7 +11,7 @@ from torch import nn
 from helpers.text_models import assert_near, cache_tensors, random_ids, randomize, tiny_config, tiny_model
 from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.kernels.cpu import prefill as prefill_cpu
-from rwkv7_world.modeling_rwkv7_world import layers_at_once, modeling_rwkv7
+from rwkv7_world.modeling_rwkv7_world import modeling_rwkv7, whole_model
 
 
 TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}  # of the largest number
@@ -27,11 +27,11 @@ def taken(monkeypatch) -> list[bool]:
     passes = []
 
     def record(*args):
-        output = layers_at_once.run_layers(*args)
+        output = whole_model.run_whole_model(*args)
         passes.append(output is not None)
         return output
 
-    monkeypatch.setattr(modeling_rwkv7, "run_layers", record)
+    monkeypatch.setattr(modeling_rwkv7, "run_whole_model", record)
     return passes
 
 
@@ -105,7 +105,7 @@ def test_generate_gives_the_same_tokens(monkeypatch, taken):
     kwargs = {"max_new_tokens": 9, "do_sample": False, "prefill_chunk_size": 4}
     generated = model.generate(ids, **kwargs)
     assert all(taken[-8:])
-    monkeypatch.setattr(modeling_rwkv7, "run_layers", lambda *args: None)
+    monkeypatch.setattr(modeling_rwkv7, "run_whole_model", lambda *args: None)
     assert torch.equal(generated, model.generate(ids, **kwargs))
 
 
