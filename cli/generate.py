@@ -8,12 +8,10 @@ Everything that can be refused without the model's weights is refused before the
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,10 +110,12 @@ def run(args: argparse.Namespace) -> None:
         ValueError: If a file, an option or the model is not as it should be.
         OSError: If something cannot be read.
     """
+    from ..kernels.dispatch import override_backend
+
     _check_options(args)
     with (
         nullcontext() if args.debug else quiet_libraries(),
-        _backend(args.backend),
+        override_backend(args.backend),
         tempfile.TemporaryDirectory() as downloads,
     ):
         if args.input:
@@ -177,22 +177,6 @@ def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="print one JSON object: question, answer, tokens, seconds")
     group.add_argument("--no-stream", action="store_true", help="print the answer only when it is complete")
     group.add_argument("--debug", action="store_true", help="show warnings, and the traceback of an error")
-
-
-@contextmanager
-def _backend(name: str | None) -> Iterator[None]:
-    """Lets the kernels run on the backend `name` meanwhile; refuses an unknown one, given here or by environment."""
-    from ..kernels.wkv7 import BACKEND_VARIABLE, select_backend
-
-    before = os.environ.get(BACKEND_VARIABLE)
-    select_backend(name)
-    os.environ[BACKEND_VARIABLE] = name or before or ""
-    try:
-        yield
-    finally:
-        os.environ.pop(BACKEND_VARIABLE)
-        if before is not None:
-            os.environ[BACKEND_VARIABLE] = before
 
 
 def _check_options(args: argparse.Namespace) -> None:

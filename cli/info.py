@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import PROGRAM, quiet_libraries
-from .loading import check_weights, describe_quantization, is_composite, load_config
+from .loading import check_weights, describe_quantization, is_composite, load_config, pick_device
 
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 MANY_ROWS = 512  # as a prompt has
+USUAL_HEAD_DIM = 64
 
 _EPILOG = f"""\
 examples:
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     """
     with quiet_libraries():
         lines = _describe_model(args.model) if args.model else []
-        lines += _describe_backends()
+        lines += _describe_backends(*_dtype_and_head_dim(args.model))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
@@ -105,13 +106,24 @@ def _describe_state(config: "PreTrainedConfig", dtype: "torch.dtype | None") -> 
     return f"{constant:,} bytes a sequence, {token:,} more a token and {different:,} a different token"
 
 
-def _describe_backends() -> list[tuple[str, str]]:
+def _dtype_and_head_dim(model: str | None) -> tuple["torch.dtype", int]:
+    """Dtype and head size of a model, or those of most."""
+    import torch
+
+    if model is None:
+        return torch.float32, USUAL_HEAD_DIM
+    config = load_config(model)
+    text = config.get_text_config()
+    return config.dtype or text.dtype or torch.float32, text.head_dim
+
+
+def _describe_backends(dtype: "torch.dtype", head_dim: int) -> list[tuple[str, str]]:
     import torch
 
     from ..kernels.cpu import decode as decode_cpu
     from ..kernels.cpu import linear as linear_cpu
     from ..kernels.cpu import prefill as prefill_cpu
-    from ..kernels.wkv7 import explain_backends, select_backend
+    from ..kernels.dispatch import execution_here, explain_backends
 
     ways = {
         linear_cpu.FEW_ROWS: "C++ (reads the weights at the speed of memory)",
@@ -120,7 +132,8 @@ def _describe_backends() -> list[tuple[str, str]]:
         linear_cpu.ORDINARY: "PyTorch",
     }
     lines = [(f"wkv7 {name}", reason) for name, reason in explain_backends().items()]
-    lines.append(("wkv7 runs", f"{select_backend()} (float32 on the CPU)"))
+    device, name = pick_device(None), str(dtype).removeprefix("torch.")
+    lines.append((f"runs {name}", f"on {device.type}: {execution_here(device, dtype, head_dim)}"))
     for dtype in linear_cpu.DTYPES:
         few, many = (ways[linear_cpu.way_of_linear(dtype, rows)] for rows in (1, MANY_ROWS))
         name = str(dtype).removeprefix("torch.")

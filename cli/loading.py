@@ -8,7 +8,6 @@ a repository carries is never run.
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,9 +233,22 @@ def answer_settings(config: "PreTrainedConfig", device: "torch.device", args: ar
         "dtype": args.dtype,
         "quantize": args.quantize,
         "device": device.type,
-        "backend": os.environ.get("RWKV7_BACKEND"),
+        "runs": _what_runs(config, device, args.dtype),
         "code": code_fingerprint(),
     }
+
+
+def _what_runs(config: "PreTrainedConfig", device: "torch.device", dtype: str | None) -> str | None:
+    """What runs a model of ours, in words; `None` for others."""
+    import torch
+
+    from ..kernels.dispatch import execution_here
+
+    text = config.get_text_config()
+    if text.model_type != "rwkv7":
+        return None
+    chosen = config.dtype or text.dtype if dtype == "auto" else getattr(torch, dtype)
+    return str(execution_here(device, chosen or torch.float32, text.head_dim))
 
 
 def save_folder(model: "PreTrainedModel", processor: "ProcessorMixin | PreTrainedTokenizerBase", folder: Path) -> int:

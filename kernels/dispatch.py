@@ -14,10 +14,11 @@ the pass, and the override `RWKV7_BACKEND`, which no other module reads. There a
 Which product a single linear layer takes is another matter (`cpu/linear.py`): it gives the same whatever runs here.
 """
 
+import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -133,6 +134,24 @@ def choose_execution(hidden_states: torch.Tensor, head_dim: int) -> Execution:
     if backend != "cpu" or not is_plain_inference() or type(hidden_states) is not torch.Tensor:
         return Execution(backend, None, may_run_whole_model=False)
     return Execution(backend, None if cpu_fused.why_not_built() else "cpu", may_run_whole_model=True)
+
+
+@contextlib.contextmanager
+def override_backend(backend: str | None) -> Iterator[None]:
+    """Lets `RWKV7_BACKEND` be `backend` meanwhile; `None` leaves it.
+
+    Raises:
+        ValueError: If no backend has that name, given here or by the variable, or it cannot run here.
+    """
+    before = os.environ.get(BACKEND_VARIABLE)
+    select_backend(backend)
+    os.environ[BACKEND_VARIABLE] = backend or before or ""
+    try:
+        yield
+    finally:
+        os.environ.pop(BACKEND_VARIABLE)
+        if before is not None:
+            os.environ[BACKEND_VARIABLE] = before
 
 
 def execution_here(device: torch.device | str, dtype: torch.dtype, head_dim: int) -> Execution:

@@ -80,7 +80,7 @@ def test_without_a_model_it_tells_what_runs(capsys):
     lines = info(capsys)
     assert "parameters" not in lines
     assert {name: lines[f"wkv7 {name}"] for name in explain_backends()} == explain_backends()
-    assert lines["wkv7 runs"].split()[0] == select_backend()
+    assert lines["runs float32"].startswith(f"on cpu: {select_backend()} (layers: ")
     assert linear_cpu.way_of_linear(torch.float32, 512) in lines["linear float32"]
 
 
@@ -93,7 +93,7 @@ def test_a_missing_library_is_told_with_the_reason(capsys, monkeypatch):
 
 def test_the_backend_asked_for_is_told(capsys, monkeypatch):
     monkeypatch.setenv("RWKV7_BACKEND", "reference")
-    assert info(capsys)["wkv7 runs"].startswith("reference")
+    assert info(capsys)["runs float32"].startswith("on cpu: reference (layers: PyTorch, ")
 
 
 def test_what_it_cannot_describe_is_refused(capsys, tmp_path, monkeypatch):
