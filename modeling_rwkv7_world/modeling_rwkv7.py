@@ -198,7 +198,7 @@ class RWKV7Attention(nn.Module):
                 carried = carried.clone()  # the cache overwrites it in place, and backward needs it
         if carried is not None and packed is None:
             return carried
-        sequences = len(hidden_states) if packed is None else len(packed.cu_seqlens) - 1
+        sequences = hidden_states.shape[0] if packed is None else len(packed.cu_seqlens) - 1
         if starts is not None:
             dtype = torch.promote_types(hidden_states.dtype, torch.float32)  # never rounded
             starts = starts.to(hidden_states.device, dtype).repeat(sequences, 1, 1, 1)

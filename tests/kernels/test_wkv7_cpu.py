@@ -14,8 +14,7 @@ import torch
 
 from helpers.wkv7_inputs import assert_equal, run_with_gradients, wkv7_inputs
 from helpers.wkv7_kernels import HALF, KernelTests
-from rwkv7_world.kernels import native_library
-from rwkv7_world.kernels import wkv7 as wkv7_module
+from rwkv7_world.kernels import dispatch, native_library
 from rwkv7_world.kernels.cpu import wkv7 as wkv7_cpu
 from rwkv7_world.kernels.native_library import CPP, NativeLibraryError
 from rwkv7_world.kernels.wkv7 import explain_backends, select_backend, wkv7
@@ -161,10 +160,10 @@ def nothing_built(monkeypatch, tmp_path):
     monkeypatch.delenv("RWKV7_BACKEND", raising=False)
     monkeypatch.delenv("RWKV7_BUILD", raising=False)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
-    for cached in (wkv7_cpu._library, wkv7_module._warn_of_missing):
+    for cached in (wkv7_cpu._library, dispatch._warn_of_missing):
         cached.cache_clear()
     yield tmp_path
-    for cached in (wkv7_cpu._library, wkv7_module._warn_of_missing):
+    for cached in (wkv7_cpu._library, dispatch._warn_of_missing):
         cached.cache_clear()
 
 
