@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="li
 PROGRAM = """
 import ctypes, functools, resource, sys, torch
 from rwkv7_world import RWKV7Config, RWKV7ForCausalLM
-from rwkv7_world.kernels import decode_cpu, fused_cpu, linear_cpu, wkv7_cpu
+from rwkv7_world.kernels import decode_cpu, fused_cpu, linear_cpu, prefill_cpu, wkv7_cpu
 
 LARGEST, SMALLEST, MOST = 1 << 30, 1 << 11, 1 << 20
 libc = ctypes.CDLL(None)
@@ -55,6 +55,10 @@ ids = torch.arange(8 * 32).reshape(8, 32) % 64
 def decode():
     cache = model(ids[:, :1], use_cache=True).cache
     return model(ids[:, 1:2], cache=cache).logits
+
+
+def prompt():
+    return model(ids).logits
 
 
 def padded():
@@ -96,6 +100,7 @@ with torch.no_grad():
     [
         ("decode", "decode_cpu", "decode_token", ["MemoryError"]),
         ("multiply", "linear_cpu", "linear_few_rows", ["MemoryError"]),
+        ("prompt", "prefill_cpu", "prefill", ["MemoryError", "RuntimeError"]),  # the latter is torch's
         ("padded", "fused_cpu", "mix_tokens", ["MemoryError"]),
         ("train", "wkv7_cpu", "wkv7_backward", ["MemoryError"]),
     ],
