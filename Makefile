@@ -16,7 +16,7 @@ APART-test := bitsandbytes timm torchao
 # The oldest release that setup.cfg declares, and what is tried with it: what transformers changes from one to the next
 OLDEST-transformers := 5.23.0
 OLDEST_VENV := $(VENV)-oldest
-CONTRACTS := $(addprefix tests/,test_versions.py test_saved_code.py test_state.py modeling/test_cache_names.py \
+CONTRACTS := $(addprefix tests/,test_versions.py test_saved_code.py state/test_state.py modeling/test_cache_names.py \
 	modeling/test_onnx_export.py modeling/test_text_contracts.py modeling/test_text_generation.py \
 	processing/test_processor.py training/test_trainer.py)
 

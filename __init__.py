@@ -30,11 +30,13 @@ from .hub_classes import (
     VisionTowersModel,
 )
 from .modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache, register_cache_export_support
+from .moved_modules import keep_old_names
 from .processing.tokenization_rwkv_world import RWKVWorldTokenizer
 
 
 __version__ = "0.1.0"
 
+keep_old_names()
 _rwkv7_config = RWKV7OrNativeConfig if native_config_class() else RWKV7Config
 AutoConfig.register(RWKV7Config.model_type, _rwkv7_config, exist_ok=True)
 AutoConfig.register(RWKVWorldConfig.model_type, RWKVWorldConfig, exist_ok=True)

@@ -17,8 +17,8 @@ import torch
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
-from ..training.arguments import RWKVTrainingArguments
-from ..training.trainer import RWKVTrainer
+from ..training.recipe.arguments import RWKVTrainingArguments
+from ..training.trainer.trainer import RWKVTrainer
 from .measuring import describe, machine, save
 
 

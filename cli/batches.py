@@ -110,8 +110,8 @@ def read_questions(path: Path) -> "Iterator[tuple[dict, Sample]]":
         FileNotFoundError: If there is no such file.
         ValueError: Says which line asks nothing, or is no record.
     """
+    from ..data.json_records import read_records
     from ..evaluation.tasks.task import Sample, text_block
-    from ..records.json_records import read_records
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

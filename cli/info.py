@@ -108,7 +108,9 @@ def _describe_state(config: "PreTrainedConfig", dtype: "torch.dtype | None") -> 
 def _describe_backends() -> list[tuple[str, str]]:
     import torch
 
-    from ..kernels import decode_cpu, linear_cpu, prefill_cpu
+    from ..kernels.cpu import decode as decode_cpu
+    from ..kernels.cpu import linear as linear_cpu
+    from ..kernels.cpu import prefill as prefill_cpu
     from ..kernels.wkv7 import explain_backends, select_backend
 
     ways = {

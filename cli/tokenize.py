@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> None:
     import datasets
     from transformers import AutoTokenizer
 
-    from ..training.data.binidx import write_binidx
-    from ..training.data.formats import read_data
+    from ..data.binidx import write_binidx
+    from ..data.formats import read_data
 
     taken = [path for path in (Path(f"{args.prefix}.bin"), Path(f"{args.prefix}.idx")) if path.exists()]
     if taken:

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     """
     import datasets
 
-    from ..training.recipe import find_recipe
+    from ..training.recipe.recipe import find_recipe
     from ..training.run import run_recipe
 
     if not args.debug:

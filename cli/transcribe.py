@@ -89,8 +89,8 @@ def find_clips(clips: str) -> list[Path]:
         FileNotFoundError: If there is no such folder or file, or nothing matches.
         ValueError: If there is no clip.
     """
-    from ..records.manifests import CLIP_SUFFIXES, clips_in
-    from ..records.text_files import read_text
+    from ..data.manifests import CLIP_SUFFIXES, clips_in
+    from ..data.text_files import read_text
 
     path = Path(clips).expanduser()
     if path.is_dir():

@@ -21,7 +21,7 @@ ENTRY_MODULE = "hub_classes"
 # What every environment has that can load a model by transformers; of other libraries the loader must not complain
 REQUIRED_LIBRARIES = {"huggingface_hub", "numpy", "safetensors", "tokenizers", "torch", "transformers"}
 PLATFORM_MODULES = {"fcntl"}  # of the standard library, but not everywhere
-PREFIXES = {"kernels": "kernels_"}  # some of its modules are named as modules of other folders
+KERNELS = "kernels"  # modules below this folder are named as modules of other folders, and keep their path in front
 
 NATIVE_SOURCES_MODULE = "native_library.py"
 NATIVE_SUFFIXES = (".cpp", ".cu", ".h")
@@ -100,7 +100,9 @@ def _entry() -> Path:
 
 
 def _flat_name(path: Path) -> str:
-    return PREFIXES.get(path.parent.name, "") + path.stem
+    folders = path.parent.parts
+    below = folders[len(folders) - folders[::-1].index(KERNELS) - 1 :] if KERNELS in folders[-2:] else ()
+    return "_".join((*below, path.stem))
 
 
 def _flatten(path: Path) -> tuple[str, list[Path]]:
@@ -156,7 +158,7 @@ def _is_optional(node: ast.Import | ast.ImportFrom) -> bool:
 
 
 def _with_native_sources(text: str, folder: Path) -> str:
-    files = sorted(file for file in folder.iterdir() if file.suffix in NATIVE_SUFFIXES)
+    files = sorted(file for file in folder.rglob("*") if file.suffix in NATIVE_SUFFIXES)
     entries = [f'    "{file.name}": {_literal(file.read_text(encoding="utf-8"))},\n' for file in files]
     return text.replace(NO_SOURCES, NO_SOURCES.replace("{}", "{\n" + "".join(entries) + "}"))
 

@@ -15,8 +15,8 @@ from .tasks.task import Sample
 _MODEL_FILES = {".safetensors", ".bin", ".json", ".jinja", ".txt", ".model"}
 _SCORES = re.compile(r"results.*\.json")
 # Of this package: what turns a sample into an answer
-_CODE_FOLDERS = ("adapters", "cli", "configuration", "evaluation", "kernels", "modeling_rwkv7_world")
-_CODE_FOLDERS += ("processing", "records")
+_CODE_FOLDERS = ("adapters", "cli", "configuration", "data", "evaluation", "kernels", "modeling_rwkv7_world")
+_CODE_FOLDERS += ("processing",)
 _CODE_FILES = {".py", ".cpp", ".cu", ".h"}
 _LIBRARIES = ("torch", "transformers")
 _SHOWN = 12  # digits of a hash in a sentence

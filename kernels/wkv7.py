@@ -18,11 +18,13 @@ from typing import NamedTuple
 
 import torch
 
-from . import wkv7_cpu, wkv7_cuda, wkv7_triton
+from .cpu import wkv7 as wkv7_cpu
+from .cuda import wkv7 as wkv7_cuda
 from .native_library import build_is_switched_off
-from .wkv7_chunked import wkv7_chunked
-from .wkv7_reference import wkv7_reference
-from .wkv7_scan import wkv7_scan
+from .reference.wkv7_chunked import wkv7_chunked
+from .reference.wkv7_loop import wkv7_reference
+from .reference.wkv7_scan import wkv7_scan
+from .triton import wkv7 as wkv7_triton
 
 
 BACKEND_VARIABLE = "RWKV7_BACKEND"

@@ -27,7 +27,7 @@ from torch import nn
 from transformers import initialization as init
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
-from ..kernels.linear_cpu import linear
+from ..kernels.cpu.linear import linear
 from .cache_rwkv7 import QUERY, RWKV7Cache
 from .low_rank import RWKV7LowRank
 from .token_layout import TokenLayout

@@ -27,11 +27,11 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from ..kernels import layers_cpu
-from ..kernels.linear_cpu import DTYPES, Quantized
-from ..kernels.plain_inference import is_plain_module, is_plain_tensor
-from ..kernels.quantized_linear import in_cpp, is_plain_weight
-from ..kernels.wkv7_cpu import HEAD_DIM_STEP, MAX_HEAD_DIM
+from ..kernels.cpu import layers as layers_cpu
+from ..kernels.cpu.linear import DTYPES, Quantized
+from ..kernels.cpu.quantized_linear import in_cpp, is_plain_weight
+from ..kernels.cpu.wkv7 import HEAD_DIM_STEP, MAX_HEAD_DIM
+from ..kernels.guards import is_plain_module, is_plain_tensor
 from .low_rank import RWKV7LowRank
 from .quantized_linear import QuantizedLinear
 

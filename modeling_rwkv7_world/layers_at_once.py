@@ -19,9 +19,10 @@ One token of few rows, as generation feeds, or many tokens; `layer_plan.py` says
 import torch
 from torch import nn
 
-from ..kernels import decode_cpu, prefill_cpu
-from ..kernels.linear_cpu import MAX_FEW_ROWS
-from ..kernels.plain_inference import is_plain_inference
+from ..kernels.cpu import decode as decode_cpu
+from ..kernels.cpu import prefill as prefill_cpu
+from ..kernels.cpu.linear import MAX_FEW_ROWS
+from ..kernels.guards import is_plain_inference
 from ..kernels.wkv7 import select_backend
 from .cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache
 from .layer_plan import LayerPlan, plan_of

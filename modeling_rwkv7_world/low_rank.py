@@ -16,7 +16,7 @@
 import torch
 from torch import nn
 
-from ..kernels.linear_cpu import linear
+from ..kernels.cpu.linear import linear
 
 
 class RWKV7LowRank(nn.Module):

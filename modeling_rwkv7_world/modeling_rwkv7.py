@@ -35,9 +35,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from ..configuration.configuration_rwkv7 import RWKV7Config
 from ..configuration.source_code import SavedWithCode
-from ..kernels import fused_cpu, fused_triton, time_mix_cpu
-from ..kernels.linear_cpu import linear
-from ..kernels.plain_inference import is_unwatched
+from ..kernels.cpu import fused as fused_cpu
+from ..kernels.cpu import time_mix as time_mix_cpu
+from ..kernels.cpu.linear import linear
+from ..kernels.guards import is_unwatched
+from ..kernels.triton import fused as fused_triton
 from ..kernels.wkv7 import select_backend, wkv7
 from .cache_names import (
     CACHE_NAME,
@@ -161,7 +163,7 @@ class RWKV7Attention(nn.Module):
         return time_mix_cpu.time_mix(*projections, parameters=parameters, **layout)
 
     def _between_matrices(self, r, w, k, v, a, g, v_gate, v_first, *, fused, initial_state, mask, cu_seqlens):
-        """What `time_mix` of `kernels/time_mix_cpu.py` describes, around `wkv7` of any backend."""
+        """What `time_mix` of `kernels/cpu/time_mix.py` describes, around `wkv7` of any backend."""
         log_decay = LOG_DECAY_SCALE * w.to(torch.promote_types(w.dtype, torch.float32)).sigmoid()
         a = a.sigmoid()
         if v_gate is not None:  # adapters may give each of the three in another dtype

@@ -34,7 +34,7 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 from ..configuration.configuration_rwkv_world import RWKVWorldConfig
 from ..configuration.feature_lengths import audio_frame_length, convolution_length
 from ..configuration.source_code import SavedWithCode
-from ..kernels.linear_cpu import linear
+from ..kernels.cpu.linear import linear
 from .cache_names import CACHE_NAME, BothCacheNames, takes_both_cache_names
 from .cache_rwkv7 import RWKV7GenerationMixin
 from .causal_lm_loss import causal_lm_loss, wants_own_loss

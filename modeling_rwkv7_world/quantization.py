@@ -26,7 +26,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_
 from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from ..kernels.quantized_linear import check_quantization, quantize
+from ..kernels.cpu.quantized_linear import check_quantization, quantize
 from .quantized_linear import QuantizedLinear
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..kernels.quantized_linear import QuantizedWeight, quantized_linear
+from ..kernels.cpu.quantized_linear import QuantizedWeight, quantized_linear
 
 
 class QuantizedNumbers(torch.Tensor):

@@ -18,7 +18,8 @@ from types import ModuleType
 
 import torch
 
-from ..kernels import fused_cpu, fused_triton
+from ..kernels.cpu import fused as fused_cpu
+from ..kernels.triton import fused as fused_triton
 from .cache_rwkv7 import RWKV7Cache
 from .token_layout import TokenLayout
 

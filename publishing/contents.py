@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..configuration.source_code import CODE_FOLDER, ENTRY_MODULE
 from ..conversion.folder import INDEX_FILE, names_not_finite, read_json
-from ..state import FILE_FORMAT
+from ..state.states import FILE_FORMAT
 
 
 ADAPTER_CONFIG, CONFIG = "adapter_config.json", "config.json"

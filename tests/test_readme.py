@@ -15,7 +15,7 @@ from helpers.clean_environment import (
     run_python,
     strangers_variables,
 )
-from rwkv7_world.training.recipe import load_recipe
+from rwkv7_world.training.recipe.recipe import load_recipe
 
 
 ROOT = Path(__file__).resolve().parents[1]

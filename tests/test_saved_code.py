@@ -29,12 +29,11 @@ from rwkv7_world import (
 )
 from rwkv7_world.adapters import StateTuningConfig
 from rwkv7_world.configuration.source_code import CODE_FOLDER, ENTRY_MODULE, REQUIRED_LIBRARIES, flat_modules
-from rwkv7_world.kernels import wkv7_cpu
 
 
 TINY_WORLD = Path(__file__).resolve().parents[1] / "examples" / "tiny_world"
 CHECKPOINT, SAMPLES = TINY_WORLD / "checkpoint", TINY_WORLD / "samples"
-PACKAGE = Path(wkv7_cpu.__file__).parents[1]
+PACKAGE = TINY_WORLD.parents[1]
 TOKEN_PACKER = {"vision_projector_type": "token_packer", "vision_projector_scale_factor": 2}
 TOKEN_PACKER |= {"cross_attention_vision_layers": [1], "cross_attention_text_layers": [0]}
 PICTURE_PROMPT = "what is this? <|image_pad|>"

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from ..adapters import attach_adapter
 from ..conversion.output import usual_mode
-from .checkpoints import write_whole
-from .parts import parts_of
-from .recipe import Recipe
+from .checkpoint.checkpoints import write_whole
+from .recipe.recipe import Recipe
+from .trainer.parameter_selectors import parts_of
 
 
 BASE_FOLDER = "base"  # in the output folder: a base model that was put together by the recipe

@@ -34,8 +34,8 @@ from ..processing.chat_templates import TURN_END
 from ..processing.processing_rwkv_world import RWKVWorldProcessor
 from ..processing.tokenization_rwkv_world import RWKVWorldTokenizer, tokenizer_without_files
 from ..processing.world_vocabulary import MULTIMODAL_TOKENS
-from .hooks import load_hook
-from .recipe import COMPOSITE_TEMPLATES, Recipe
+from .recipe.hooks import load_hook
+from .recipe.recipe import COMPOSITE_TEMPLATES, Recipe
 
 
 Processor = ProcessorMixin | PreTrainedTokenizerBase

@@ -10,22 +10,22 @@ from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import set_seed
 
+from ..data.formats import UnknownOptionError, read_data
+from ..data.mixture import hold_out, mix, part_of
+from ..data.skipped_rows import SKIPPED_ROWS_FILE, SkippedRows
+from ..data.streams import EndlessRows
 from .adapted_model import adapt
-from .arguments import RWKVTrainingArguments
 from .auxiliary import WithAuxiliaryLoss
-from .checkpoints import last_checkpoint, write_whole
-from .collator import ConversationCollator
-from .data.formats import UnknownOptionError, read_data
-from .data.mixture import hold_out, mix, part_of
-from .data.skipped_rows import SKIPPED_ROWS_FILE, SkippedRows
-from .data.streams import EndlessRows
-from .generation_evaluation import GenerationEvaluator
-from .hooks import is_hook, load_hook
-from .interruption import StopOnSignal
+from .checkpoint.checkpoints import last_checkpoint, write_whole
 from .models import build_model
-from .parts import ALL_PARTS, check_parts, set_trainable
-from .recipe import Recipe, load_recipe
-from .trainer import RWKVTrainer
+from .recipe.arguments import RWKVTrainingArguments
+from .recipe.hooks import is_hook, load_hook
+from .recipe.recipe import Recipe, load_recipe
+from .trainer.collator import ConversationCollator
+from .trainer.generation_evaluation import GenerationEvaluator
+from .trainer.interruption import StopOnSignal
+from .trainer.parameter_selectors import ALL_PARTS, check_parts, set_trainable
+from .trainer.trainer import RWKVTrainer
 
 
 RECIPE_FILE = "recipe.yaml"

@@ -5,8 +5,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...records.json_records import read_records
-from ...records.text_files import read_text
+from ...data.json_records import read_records
+from ...data.text_files import read_text
 from ..likelihoods import bits_per_character
 from .task import LIKELIHOOD, DataOptions, Sample, Score, Task, records_with, require, text_block
 

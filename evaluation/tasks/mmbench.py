@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...records.text_files import open_text
+from ...data.text_files import open_text
 from .picture_answers import WORLDRWKV, accuracy
 from .scienceqa import score_choice
 from .task import DataOptions, Published, Sample, Task, image_block, records_with, require, text_block

@@ -7,7 +7,7 @@ import re
 import string
 from collections.abc import Sequence
 
-from ...records.stored_sets import is_stored_folder, load_stored
+from ...data.stored_sets import is_stored_folder, load_stored
 from ..exact_answers import matches
 from ..open_answers import holds_answer
 from .mmbench import multiple_choice_prompt

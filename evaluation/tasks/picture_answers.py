@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...records.text_files import read_text
+from ...data.text_files import read_text
 from ..exact_answers import matches
 from ..vqa_answers import vqa_score
 from .task import Published, Sample, Score, image_block, ratio, ratios_by, text_block

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Questions about pictures in LLaVA's records with answers, for data of one's own."""
 
-from ...records.json_records import read_records
+from ...data.json_records import read_records
 from ..exact_answers import matches
 from .picture_answers import accuracy, final_answer
 from .scienceqa import IMAGE_MARK

@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 
-from ...records.json_records import read_lines
+from ...data.json_records import read_lines
 from ..yes_no import binary_scores, says_yes
 from .picture_answers import SHORT_ANSWER, final_answer, published_of_world, question_about
 from .task import DataOptions, Sample, Score, Task, records_with, require

@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...records.json_records import read_records
+from ...data.json_records import read_records
 from ..multiple_choice import chosen_option
 from .picture_answers import (
     OPTION_LETTER,

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ...records.manifests import CLIP_FOLDERS, TEXT_COLUMNS, clip_and_text, clips_in, find_clip, manifest_records
-from ...records.stored_sets import is_stored_folder, load_stored
-from ...records.text_files import read_text
+from ...data.manifests import CLIP_FOLDERS, TEXT_COLUMNS, clip_and_text, clips_in, find_clip, manifest_records
+from ...data.stored_sets import is_stored_folder, load_stored
+from ...data.text_files import read_text
 from ..error_rates import character_error_rate, spoken_units, utterance_errors, word_error_rate, wrong_units
 from ..text_normalizers import get_normalizer
 from .task import DataOptions, Published, Sample, Score, Task, require, text_block

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...records.stored_sets import folders_of_fetched_sets, is_stored_folder, leads_out_of
+from ...data.stored_sets import folders_of_fetched_sets, is_stored_folder, leads_out_of
 
 
 PERCENT = 100

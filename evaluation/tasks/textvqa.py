@@ -4,7 +4,7 @@
 
 from pathlib import Path
 
-from ...records.json_records import read_records
+from ...data.json_records import read_records
 from .picture_answers import (
     SHORT_ANSWER,
     accuracy,

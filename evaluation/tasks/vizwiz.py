@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...records.json_records import read_records
+from ...data.json_records import read_records
 from ..vqa_answers import evalai_answer
 from .picture_answers import SHORT_ANSWER, accuracy, final_answer, question_about, score_of_people, write_json
 from .task import DataOptions, Sample, Task, records_with, require

@@ -12,9 +12,9 @@ from helpers.text_models import random_ids, tiny_model
 from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.cli.loading import load_config, load_model
 from rwkv7_world.cli.main import main
-from rwkv7_world.kernels import linear_cpu
+from rwkv7_world.kernels.cpu import linear as linear_cpu
 from rwkv7_world.kernels.wkv7 import explain_backends, select_backend
-from rwkv7_world.state import state_size
+from rwkv7_world.state.states import state_size
 
 
 def info(capsys, *argv) -> dict[str, str]:

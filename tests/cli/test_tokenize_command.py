@@ -9,7 +9,7 @@ import pytest
 
 from helpers.composites import tiny_tokenizer
 from rwkv7_world.cli.main import main
-from rwkv7_world.training.data.formats import read_data
+from rwkv7_world.data.formats import read_data
 
 
 @pytest.fixture(autouse=True)

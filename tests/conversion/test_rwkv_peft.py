@@ -28,7 +28,7 @@ from rwkv7_world.adapters import StateTuningConfig, attach_adapter, load_adapter
 from rwkv7_world.conversion.rwkv_peft import convert_rwkv_peft
 from rwkv7_world.conversion.rwkv_peft_export import export_rwkv_peft
 from rwkv7_world.conversion.rwkv_peft_names import holds_rwkv_peft
-from rwkv7_world.state import load_trained_state
+from rwkv7_world.state.states import load_trained_state
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # what the package is written in

@@ -45,7 +45,7 @@ from rwkv7_world.conversion import convert_to_visualrwkv, convert_visualrwkv
 from rwkv7_world.conversion.visualrwkv import VisualConversion, tower_configs
 from rwkv7_world.conversion.visualrwkv_towers import TOWERS
 from rwkv7_world.processing.world_vocabulary import WORLD_VOCABULARY_FILE
-from rwkv7_world.state import as_initial_state, fork_state
+from rwkv7_world.state.states import as_initial_state, fork_state
 
 
 TOLERANCE = {"atol": 2e-5, "rtol": 0}  # on float32 logits of order 1 to 10

@@ -47,7 +47,7 @@ def vlmevalkit_model():
     with pytest.MonkeyPatch.context() as patch:
         for name, module in zip(names, modules, strict=True):
             patch.setitem(sys.modules, name, module)
-        from rwkv7_world.evaluation.adapters.vlmevalkit import RWKVWorld
+        from rwkv7_world.evaluation.harnesses.vlmevalkit import RWKVWorld
 
         yield RWKVWorld(str(CHECKPOINT), device="cpu", max_new_tokens=MAX_NEW_TOKENS)
         del sys.modules["vlmeval.vlm.base"]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from helpers.text_models import random_ids, tiny_model
-from rwkv7_world.kernels import fused_cpu, time_mix_cpu
+from rwkv7_world.kernels.cpu import fused as fused_cpu
+from rwkv7_world.kernels.cpu import time_mix as time_mix_cpu
 
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}  # and the relative error allowed

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from helpers.wkv7_inputs import largest_difference
 from rwkv7_world import RWKV7Config, RWKV7ForCausalLM
-from rwkv7_world.kernels import fused_triton, wkv7_triton
+from rwkv7_world.kernels.triton import fused as fused_triton
+from rwkv7_world.kernels.triton import wkv7 as wkv7_triton
 
 
 TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}

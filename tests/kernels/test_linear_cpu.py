@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from rwkv7_world.kernels import linear_cpu
-from rwkv7_world.kernels.linear_cpu import FEW_ROWS, IN_FLOAT32, MAX_FEW_ROWS, ONEDNN, ORDINARY, linear, way_of_linear
+from rwkv7_world.kernels.cpu import linear as linear_cpu
+from rwkv7_world.kernels.cpu.linear import FEW_ROWS, IN_FLOAT32, MAX_FEW_ROWS, ONEDNN, ORDINARY, linear, way_of_linear
 
 
 TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 5e-3, torch.float16: 1e-3}  # of the largest number of the result

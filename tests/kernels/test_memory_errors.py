@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="li
 PROGRAM = """
 import ctypes, functools, resource, sys, torch
 from rwkv7_world import RWKV7Config, RWKV7ForCausalLM
-from rwkv7_world.kernels import decode_cpu, fused_cpu, linear_cpu, prefill_cpu, wkv7_cpu
+from rwkv7_world.kernels.cpu import decode as cpu_decode, fused, linear, prefill, wkv7
 
 LARGEST, SMALLEST, MOST = 1 << 30, 1 << 11, 1 << 20
 libc = ctypes.CDLL(None)
@@ -75,7 +75,7 @@ def train():
 
 
 def multiply():
-    return linear_cpu.product(torch.ones(8, 1024), model.lm_head.weight)
+    return linear.product(torch.ones(8, 1024), model.lm_head.weight)
 
 
 call, module, name = sys.argv[1:]
@@ -98,11 +98,11 @@ with torch.no_grad():
 @pytest.mark.parametrize(
     ("call", "module", "name", "errors"),
     [
-        ("decode", "decode_cpu", "decode_token", ["MemoryError"]),
-        ("multiply", "linear_cpu", "linear_few_rows", ["MemoryError"]),
-        ("prompt", "prefill_cpu", "prefill", ["MemoryError", "RuntimeError"]),  # the latter is torch's
-        ("padded", "fused_cpu", "mix_tokens", ["MemoryError"]),
-        ("train", "wkv7_cpu", "wkv7_backward", ["MemoryError"]),
+        ("decode", "cpu_decode", "decode_token", ["MemoryError"]),
+        ("multiply", "linear", "linear_few_rows", ["MemoryError"]),
+        ("prompt", "prefill", "prefill", ["MemoryError", "RuntimeError"]),  # the latter is torch's
+        ("padded", "fused", "mix_tokens", ["MemoryError"]),
+        ("train", "wkv7", "wkv7_backward", ["MemoryError"]),
     ],
 )
 def test_a_call_without_memory_raises(call, module, name, errors):

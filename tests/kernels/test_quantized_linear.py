@@ -5,9 +5,10 @@
 import pytest
 import torch
 
-from rwkv7_world.kernels import linear_cpu, quantized_linear
-from rwkv7_world.kernels.linear_cpu import MAX_FEW_ROWS
-from rwkv7_world.kernels.quantized_linear import BLOCK, QuantizedWeight, dequantize, quantize
+from rwkv7_world.kernels.cpu import linear as linear_cpu
+from rwkv7_world.kernels.cpu import quantized_linear
+from rwkv7_world.kernels.cpu.linear import MAX_FEW_ROWS
+from rwkv7_world.kernels.cpu.quantized_linear import BLOCK, QuantizedWeight, dequantize, quantize
 
 
 KINDS = [(8, None), (8, 64), (4, 32), (4, 64), (4, 96), (4, None)]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rwkv7_world.kernels import fused_cpu
-from rwkv7_world.kernels.time_mix_cpu import TimeMixParameters, time_mix
+from rwkv7_world.kernels.cpu import fused as fused_cpu
+from rwkv7_world.kernels.cpu.time_mix import TimeMixParameters, time_mix
 
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}  # and the relative error allowed

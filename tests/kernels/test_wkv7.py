@@ -20,8 +20,8 @@ from helpers.wkv7_inputs import (
     run_with_gradients,
     wkv7_inputs,
 )
+from rwkv7_world.kernels.reference.wkv7_scan import wkv7_scan
 from rwkv7_world.kernels.wkv7 import available_backends, select_backend, wkv7
-from rwkv7_world.kernels.wkv7_scan import wkv7_scan
 
 
 BACKENDS = ["reference", "chunked"]

@@ -14,8 +14,9 @@ import torch
 
 from helpers.wkv7_inputs import assert_equal, run_with_gradients, wkv7_inputs
 from helpers.wkv7_kernels import HALF, KernelTests
-from rwkv7_world.kernels import native_library, wkv7_cpu
+from rwkv7_world.kernels import native_library
 from rwkv7_world.kernels import wkv7 as wkv7_module
+from rwkv7_world.kernels.cpu import wkv7 as wkv7_cpu
 from rwkv7_world.kernels.native_library import CPP, NativeLibraryError
 from rwkv7_world.kernels.wkv7 import explain_backends, select_backend, wkv7
 
@@ -201,7 +202,7 @@ def test_runs_without_ninja(nothing_built, monkeypatch):
 
 
 def test_runs_with_a_compiler_that_fails(nothing_built, monkeypatch):
-    broken = executable(nothing_built / "c++", "echo 'wkv7_cpu.cpp:1:1: error: out of order' >&2; exit 1")
+    broken = executable(nothing_built / "c++", "echo 'wkv7.cpp:1:1: error: out of order' >&2; exit 1")
     monkeypatch.setenv("CXX", broken)
     assert_falls_back("building failed")
 
@@ -279,11 +280,11 @@ def test_two_processes_may_build_at_once(tmp_path):
 
 
 def test_restored_sources_may_be_read_by_whom_the_umask_allows(tmp_path, monkeypatch):
-    monkeypatch.setattr(native_library, "SOURCES", {"wkv7_cpu.cpp": "// source"})
+    monkeypatch.setattr(native_library, "SOURCES", {"wkv7.cpp": "// source"})
     before = os.umask(0o022)
     try:
         native_library._restore_sources(tmp_path)
     finally:
         os.umask(before)
     (file,) = tmp_path.iterdir()
-    assert (file.name, file.read_text(), file.stat().st_mode & 0o777) == ("wkv7_cpu.cpp", "// source", 0o644)
+    assert (file.name, file.read_text(), file.stat().st_mode & 0o777) == ("wkv7.cpp", "// source", 0o644)

@@ -20,7 +20,8 @@ import torch
 
 from helpers.wkv7_inputs import assert_equal, repeated_key_inputs, run_with_gradients, wkv7_inputs
 from helpers.wkv7_kernels import KernelTests
-from rwkv7_world.kernels import native_library, wkv7_cuda
+from rwkv7_world.kernels import native_library
+from rwkv7_world.kernels.cuda import wkv7 as wkv7_cuda
 from rwkv7_world.kernels.native_library import find_nvcc
 from rwkv7_world.kernels.wkv7 import explain_backends, select_backend
 

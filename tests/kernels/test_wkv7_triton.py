@@ -13,7 +13,7 @@ import torch
 
 from helpers.wkv7_inputs import assert_equal, repeated_key_inputs, run_with_gradients, wkv7_inputs
 from helpers.wkv7_kernels import KernelTests
-from rwkv7_world.kernels import wkv7_triton
+from rwkv7_world.kernels.triton import wkv7 as wkv7_triton
 from rwkv7_world.kernels.wkv7 import explain_backends, select_backend, wkv7
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from helpers.text_models import assert_near, cache_tensors, random_ids, tiny_model
 from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
-from rwkv7_world.kernels import decode_cpu
+from rwkv7_world.kernels.cpu import decode as decode_cpu
 from rwkv7_world.modeling_rwkv7_world import layers_at_once, modeling_rwkv7
 from rwkv7_world.modeling_rwkv7_world.token_layout import TokenLayout
 

@@ -17,7 +17,7 @@ from helpers.text_models import tiny_config, tiny_model
 from rwkv7_world import RWKV7Cache, RWKV7Config, RWKV7ForCausalLM, RWKVQuantizationConfig
 from rwkv7_world.conversion.onnx_file import export_onnx
 from rwkv7_world.modeling_rwkv7_world.layer_plan import plan_of
-from rwkv7_world.state import (
+from rwkv7_world.state.states import (
     fork_state,
     interpolate_states,
     load_state,

@@ -23,7 +23,7 @@ from helpers.composites import (
 )
 from rwkv7_world import RWKVWorldProcessor
 from rwkv7_world.modeling_rwkv7_world import encoders
-from rwkv7_world.training.chunked_time import encode_media
+from rwkv7_world.training.trainer.chunked_time import encode_media
 
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}

@@ -23,7 +23,7 @@ MEASURE = """
 import json, sys
 import torch
 from helpers.composites import tiny_composite, tiny_processor
-from rwkv7_world.training.throughput import peak_memory
+from rwkv7_world.training.trainer.throughput import peak_memory
 
 processor, model = tiny_processor(None, "wavlm"), tiny_composite(None, "wavlm")
 for path in sys.argv[1:]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from helpers.text_models import assert_near, cache_tensors, random_ids, randomize, tiny_config, tiny_model
 from rwkv7_world import RWKV7ForCausalLM, RWKVQuantizationConfig
-from rwkv7_world.kernels import prefill_cpu
+from rwkv7_world.kernels.cpu import prefill as prefill_cpu
 from rwkv7_world.modeling_rwkv7_world import layers_at_once, modeling_rwkv7
 
 

@@ -18,8 +18,9 @@ from rwkv7_world import (
     RWKVQuantizationConfig,
     RWKVWorldForConditionalGeneration,
 )
-from rwkv7_world.kernels import decode_cpu, linear_cpu
-from rwkv7_world.kernels.quantized_linear import dequantize
+from rwkv7_world.kernels.cpu import decode as decode_cpu
+from rwkv7_world.kernels.cpu import linear as linear_cpu
+from rwkv7_world.kernels.cpu.quantized_linear import dequantize
 from rwkv7_world.modeling_rwkv7_world.quantized_linear import QuantizedLinear
 
 

@@ -14,8 +14,8 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from helpers.composites import random_clip, random_image, tiny_composite, tiny_processor
 from rwkv7_world.modeling_rwkv7_world import encoders
-from rwkv7_world.training.chunked_time import encode_media
-from rwkv7_world.training.collator import ConversationCollator
+from rwkv7_world.training.trainer.chunked_time import encode_media
+from rwkv7_world.training.trainer.collator import ConversationCollator
 
 
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}

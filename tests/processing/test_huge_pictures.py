@@ -25,7 +25,7 @@ import json, sys
 import numpy, torch
 from PIL import Image
 from helpers.composites import tiny_processor
-from rwkv7_world.training.throughput import peak_memory
+from rwkv7_world.training.trainer.throughput import peak_memory
 
 processor, side, cpu = tiny_processor("siglip", sees=sys.argv[1]), 20_000, torch.device("cpu")
 processor(text={IMAGE!r}, images=Image.new("RGB", (30, 30)))

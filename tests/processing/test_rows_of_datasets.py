@@ -12,10 +12,10 @@ import soundfile
 import torch
 
 from helpers.composites import SAMPLING_RATE, random_clip, random_image, tiny_processor
+from rwkv7_world.data.stored_sets import load_stored
 from rwkv7_world.processing.media import read_clip, read_images
 from rwkv7_world.processing.video import read_frames
-from rwkv7_world.records.stored_sets import load_stored
-from rwkv7_world.training.collator import ConversationCollator
+from rwkv7_world.training.trainer.collator import ConversationCollator
 
 
 CLIP = random_clip(0, 3000)

@@ -11,7 +11,7 @@ import torch
 
 from helpers.composites import SAMPLING_RATE, tiny_processor
 from rwkv7_world.processing.waveforms import to_waveform
-from rwkv7_world.training.collator import ConversationCollator
+from rwkv7_world.training.trainer.collator import ConversationCollator
 
 
 AUDIO = "<|audio_pad|>"

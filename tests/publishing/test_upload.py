@@ -30,7 +30,7 @@ from rwkv7_world.cli.main import main
 from rwkv7_world.publishing.contents import find_problems, read_contents
 from rwkv7_world.publishing.model_card import MARK, state_bytes
 from rwkv7_world.publishing.snippets import run_snippets
-from rwkv7_world.state import load_trained_state, state_size
+from rwkv7_world.state.states import load_trained_state, state_size
 
 
 REPO = "me/small"

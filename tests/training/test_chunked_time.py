@@ -21,9 +21,9 @@ from helpers.training import QUIET_TRAINER
 from rwkv7_world.adapters import attach_adapter
 from rwkv7_world.modeling_rwkv7_world.causal_lm_loss import IGNORED_LABEL
 from rwkv7_world.modeling_rwkv7_world.modeling_rwkv7 import RWKV7Attention, RWKV7Block
-from rwkv7_world.training.arguments import RWKVTrainingArguments
-from rwkv7_world.training.collator import ConversationCollator
-from rwkv7_world.training.trainer import RWKVTrainer
+from rwkv7_world.training.recipe.arguments import RWKVTrainingArguments
+from rwkv7_world.training.trainer.collator import ConversationCollator
+from rwkv7_world.training.trainer.trainer import RWKVTrainer
 
 
 LINES = ("the red circle", "what", "the red circle is what the red circle is", "red")

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from helpers.composites import random_clip, random_image, tiny_composite, tiny_processor, tiny_tokenizer
-from rwkv7_world.training.collator import MAX_BAD_ROWS, ConversationCollator
-from rwkv7_world.training.data.skipped_rows import SkippedRows
+from rwkv7_world.data.skipped_rows import SkippedRows
+from rwkv7_world.training.trainer.collator import MAX_BAD_ROWS, ConversationCollator
 
 
 def chat(question: str = "what", answer: str = "red", **media) -> dict:

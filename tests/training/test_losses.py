@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from helpers.composites import tiny_composite
 from helpers.text_models import random_ids, tiny_model
 from rwkv7_world.modeling_rwkv7_world.causal_lm_loss import causal_lm_loss
-from rwkv7_world.training.losses import BatchCounts, count_batch, token_weights
+from rwkv7_world.training.trainer.losses import BatchCounts, count_batch, token_weights
 
 
 def random_labels(*shape: int, seed: int = 1) -> torch.Tensor:

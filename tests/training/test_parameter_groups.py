@@ -9,9 +9,9 @@ from helpers.composites import tiny_composite
 from helpers.text_models import tiny_model
 from rwkv7_world.modeling_rwkv7_world.blinkdl_names import Sizes, all_entries
 from rwkv7_world.training.adapted_model import modules_of_parts
-from rwkv7_world.training.arguments import RWKVTrainingArguments
-from rwkv7_world.training.parameter_groups import parameter_groups
-from rwkv7_world.training.parts import set_trainable
+from rwkv7_world.training.recipe.arguments import RWKVTrainingArguments
+from rwkv7_world.training.trainer.parameter_groups import parameter_groups
+from rwkv7_world.training.trainer.parameter_selectors import set_trainable
 
 
 def rates_and_decays(model, **part_rates: float) -> dict[str, tuple[float, float]]:

@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from helpers.training import QUIET_TRAINER, save_text_model, write_text
-from rwkv7_world.training.arguments import RWKVTrainingArguments
-from rwkv7_world.training.ranges import (
+from rwkv7_world.training.recipe.arguments import RWKVTrainingArguments
+from rwkv7_world.training.recipe.ranges import (
     DATA_RANGES,
     GENERATION_RANGES,
     MODEL_RANGES,
@@ -22,9 +22,16 @@ from rwkv7_world.training.ranges import (
     Range,
     Words,
 )
-from rwkv7_world.training.recipe import DataSpec, GenerationSpec, ModelSpec, Recipe, SampleSpec, load_recipe
+from rwkv7_world.training.recipe.recipe import (
+    DataSpec,
+    GenerationSpec,
+    ModelSpec,
+    Recipe,
+    SampleSpec,
+    load_recipe,
+)
+from rwkv7_world.training.recipe.typed_yaml import parse_yaml
 from rwkv7_world.training.run import run_recipe
-from rwkv7_world.training.typed_yaml import parse_yaml
 
 
 SECTIONS = {

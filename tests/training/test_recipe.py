@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.training import QUIET_TRAINER
-from rwkv7_world.training.arguments import CONFIGS
-from rwkv7_world.training.recipe import SHIPPED_RECIPES, find_recipe, load_recipe
-from rwkv7_world.training.typed_yaml import parse_yaml, set_value
+from rwkv7_world.training.recipe.arguments import CONFIGS
+from rwkv7_world.training.recipe.recipe import SHIPPED_RECIPES, find_recipe, load_recipe
+from rwkv7_world.training.recipe.typed_yaml import parse_yaml, set_value
 
 
 CONTENT = {"output_dir": "out", "model": "folder", "data": ["a.jsonl"], "trainer": {"max_steps": 3}}
@@ -112,7 +112,7 @@ def test_no_is_a_word_and_false_is_not():
 
 @pytest.mark.parametrize("path", sorted(SHIPPED_RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_found_and_hold_no_mistake(path):
-    from rwkv7_world.training.arguments import RWKVTrainingArguments
+    from rwkv7_world.training.recipe.arguments import RWKVTrainingArguments
 
     assert find_recipe(path.stem) == path
     recipe, _ = load_recipe(path, [f"trainer.{key}={str(value).lower()}" for key, value in QUIET_TRAINER.items()])

@@ -22,9 +22,9 @@ from helpers.text_models import tiny_model
 from helpers.training import PACKAGE_PARENT, QUIET_TRAINER, differing, weights, write_llava
 from helpers.visualrwkv import save_towers
 from rwkv7_world import RWKVWorldTokenizer
-from rwkv7_world.training.recipe import find_recipe
+from rwkv7_world.training.recipe.recipe import find_recipe
 from rwkv7_world.training.run import run_recipe
-from rwkv7_world.training.trainer import RWKVTrainer
+from rwkv7_world.training.trainer.trainer import RWKVTrainer
 
 
 STEPS, RESUMED_AT, NEW_TOKENS = 12, 7, 6

@@ -17,8 +17,8 @@ from helpers.text_models import tiny_model
 from helpers.training import save_composite, save_text_model, write_llava, write_recipe, write_text
 from helpers.visualrwkv import save_towers
 from rwkv7_world import RWKVWorldTokenizer
-from rwkv7_world.training.data.mixture import hold_out
-from rwkv7_world.training.recipe import SHIPPED_RECIPES, find_recipe, load_recipe
+from rwkv7_world.data.mixture import hold_out
+from rwkv7_world.training.recipe.recipe import SHIPPED_RECIPES, find_recipe, load_recipe
 from rwkv7_world.training.run import run_recipe
 
 

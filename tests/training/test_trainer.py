@@ -36,13 +36,13 @@ from helpers.training import (
     write_recipe,
     write_text,
 )
-from rwkv7_world.training.arguments import RWKVTrainingArguments
-from rwkv7_world.training.checkpoints import PARTIAL_FOLDER, last_checkpoint, publish
-from rwkv7_world.training.collator import ConversationCollator
-from rwkv7_world.training.data.formats import read_data
-from rwkv7_world.training.recipe import find_recipe
+from rwkv7_world.data.formats import read_data
+from rwkv7_world.training.checkpoint.checkpoints import PARTIAL_FOLDER, last_checkpoint, publish
+from rwkv7_world.training.recipe.arguments import RWKVTrainingArguments
+from rwkv7_world.training.recipe.recipe import find_recipe
 from rwkv7_world.training.run import run_recipe
-from rwkv7_world.training.trainer import RWKVTrainer
+from rwkv7_world.training.trainer.collator import ConversationCollator
+from rwkv7_world.training.trainer.trainer import RWKVTrainer
 
 
 @pytest.fixture(autouse=True)

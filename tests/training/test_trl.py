@@ -9,8 +9,8 @@ from transformers.utils import logging
 from helpers import composites
 from helpers.text_models import tiny_model
 from helpers.training import write_llava
-from rwkv7_world.training.collator import ConversationCollator
-from rwkv7_world.training.data.formats import read_data
+from rwkv7_world.data.formats import read_data
+from rwkv7_world.training.trainer.collator import ConversationCollator
 
 
 trl = pytest.importorskip("trl")

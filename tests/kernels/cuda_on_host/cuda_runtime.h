@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Lets a C++ compiler take a CUDA file and runs its kernels on the CPU, in place of CUDA's header of this name. For
-// tests: slow, and only what `wkv7_cuda.cu` uses.
+// tests: slow, and only what `wkv7.cu` uses.
 //
 // The threads of a block are fibers on one thread of the CPU. A fiber runs until it has to wait for others: for its
 // block at __syncthreads, for its warp at a shuffle. Where kernels go wrong without failing on a GPU every time, they
