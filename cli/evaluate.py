@@ -138,7 +138,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     _check_media(task, args.media)
     options = DataOptions(args.data, args.split, args.media, args.prompt)
     task.split_of(options)
-    samples = task.read(options)[: args.limit]
+    samples = task.samples(options)[: args.limit]
     rule = args.rule or task.rule
     _check_rule(task, samples, rule)
     processes = Processes(device)

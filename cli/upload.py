@@ -47,7 +47,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--license", help="identifier of the licence, unless a README.md in FOLDER says it")
     parser.add_argument("--license-name", metavar="NAME", help="of a licence that is other")
     parser.add_argument("--license-link", metavar="LINK", help="where its text is: an address, or a file in FOLDER")
-    parser.add_argument("--base-model", metavar="OWNER/NAME", help="the model that this one was made from")
+    parser.add_argument(
+        "--base-model", metavar="OWNER/NAME", help="the model that this one was made from, unless the folder says it"
+    )
     parser.add_argument(
         "--dataset", action="append", default=[], dest="datasets", help="a data set of the training; repeatable"
     )

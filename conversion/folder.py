@@ -24,6 +24,7 @@ def write_shards(
     read: Callable[[list[str]], dict[str, torch.Tensor]],
     max_shard_size: int | str,
     source: Path | None = None,
+    places: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the weights of a model into `folder`, one shard in memory at a time.
 
@@ -33,36 +34,43 @@ def write_shards(
         read: Gives the tensors of the names asked for.
         max_shard_size: Largest file, in bytes or as "5GB".
         source: Where the tensors come from, if it is one file or folder.
+        places: As of [`check_finite`].
 
     Raises:
-        ValueError: If a tensor holds numbers that are not finite; names it and `source`.
+        ValueError: If a tensor holds numbers that are not finite; names it and where it comes from.
     """
     shards = split_state_dict_into_shards_factory(
         sizes, get_storage_size=lambda size: size, filename_pattern=SHARD_PATTERN, max_shard_size=max_shard_size
     )
     for file_name, names in shards.filename_to_tensors.items():
         tensors = read(names)
-        check_finite(tensors, source)
+        check_finite(tensors, source, places)
         save_file(tensors, folder / file_name, {"format": "pt"})
     if shards.is_sharded:
         index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
-def check_finite(tensors: Mapping[str, torch.Tensor], source: Path | None = None) -> None:
+def check_finite(
+    tensors: Mapping[str, torch.Tensor], source: Path | None = None, places: Mapping[str, str] | None = None
+) -> None:
     """Refuses tensors with numbers that are not finite: nothing can be computed with such weights.
 
     Args:
         tensors: By name.
         source: Where they come from, if it is one file or folder.
+        places: File and name there of each, if they have other names there.
 
     Raises:
-        ValueError: Names the first, and `source`.
+        ValueError: Names the first and where it comes from, and what to do.
     """
     if bad := names_not_finite(tensors):
-        place = f"{source}: " if source else ""
-        causes = f"a training that diverged, a damaged file, or numbers too large for {tensors[bad[0]].dtype}"
-        raise ValueError(f"{place}{bad[0]}: holds numbers that are not finite ({causes})")
+        place = places[bad[0]] if places else f"{source}: {bad[0]}" if source else bad[0]
+        advice = (
+            "take an earlier checkpoint if the training diverged, fetch the file again if it is damaged, or write a "
+            f"wider dtype if they are too large for {tensors[bad[0]].dtype}"
+        )
+        raise ValueError(f"{place}: holds numbers that are not finite; {advice}")
 
 
 def names_not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:

@@ -39,7 +39,7 @@ from .modrwkv_names import (
 )
 from .output import whole_folder
 from .text_checkpoint import absolute, naming
-from .weights import Shape, Weight, make_plan, write_plan
+from .weights import Shape, Weight, make_plan, place_in, write_plan
 from .worldrwkv import MAX_NEW_TOKENS, TURN_END_ID, open_source, read_source, text_sizes, text_weights, tower_weights
 from .worldrwkv_names import Parts, split_parts
 
@@ -128,7 +128,7 @@ def convert_modrwkv(
     except ValueError as error:
         raise naming(source, error) from error
     with whole_folder(destination) as folder, progress_bar(sum(plan.stored.values()), show_progress) as bar:
-        write_plan(plan, folder, partial(read_source, source), bar, max_shard_size)
+        write_plan(plan, folder, partial(read_source, source), bar, max_shard_size, place_in(source))
         image_processor = _image_processor(checkpoint, encoder_config, dialect)
         shares_max_pixels = bool(_stored_processor(source).get("total_pixels_budget", False))
         _save_companions(folder, config, image_processor, template, shares_max_pixels)

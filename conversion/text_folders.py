@@ -29,7 +29,7 @@ from .blinkdl import Conversion
 from .folder import progress_bar, read_json
 from .output import whole_folder
 from .text_checkpoint import EXTRA_FILE, UNUSED_VALUE_MIX, TextCheckpoint, absolute, open_text_checkpoint
-from .weights import Weight, make_plan, read_plan, write_plan
+from .weights import Weight, make_plan, place_in, read_plan, write_plan
 
 
 WORLD_VOCAB_SIZE = 65536
@@ -158,7 +158,7 @@ def convert_to_official(
     weights = {name if name.startswith("head.") else f"rwkv7.{name}": weight for name, weight in weights.items()}
     plan = make_plan(weights, checkpoint.shapes, checkpoint.dtypes, dtype)
     with whole_folder(destination) as folder, progress_bar(sum(plan.stored.values()), show_progress) as bar:
-        write_plan(plan, folder, checkpoint.read, bar, max_shard_size, checkpoint.source)
+        write_plan(plan, folder, checkpoint.read, bar, max_shard_size, place_in(checkpoint.source))
         config = checkpoint.config(dtype=plan.dtypes["rwkv7.emb.weight"]).to_dict() | {"v_low_rank_dim": v_rank}
         fields = {name: config[name] for name in _OFFICIAL_FIELDS} | {"architectures": ["Rwkv7ForCausalLM"]}
         _write_json(folder / CONFIG_NAME, fields | {"wkv_state_dtype": "float32", "wkv_implementation": "eager"})
@@ -201,7 +201,7 @@ def _write_fla_tensors(
     aside = make_plan({name: Weight(name) for name in kept_aside}, checkpoint.shapes, checkpoint.dtypes, None)
     total = sum(plan.stored.values()) + sum(aside.stored.values())
     with whole_folder(absolute(destination)) as folder, progress_bar(total, show_progress) as bar:
-        write_plan(plan, folder, checkpoint.read, bar, max_shard_size, checkpoint.source)
+        write_plan(plan, folder, checkpoint.read, bar, max_shard_size, place_in(checkpoint.source))
         if kept_aside:
             (folder / EXTRA_FILE).parent.mkdir()
             save_file(read_plan(aside, kept_aside, checkpoint.read, bar), folder / EXTRA_FILE)

@@ -83,6 +83,11 @@ class _Files:
             for name, tensor in read_tensors(path, sorted(here)):
                 yield prefix + name, tensor
 
+    def place(self, name: str) -> str:
+        """The file that holds a tensor, and its name there."""
+        path = next(path for path in self.prefixes if self._is_in(path, name))
+        return f"{path}: {name.removeprefix(self.prefixes[path])}"
+
     def _is_in(self, path: Path, name: str) -> bool:
         """Of two files the one with the prefix holds everything that begins with it."""
         if len(self.prefixes) == 1:
@@ -164,7 +169,7 @@ def convert_visualrwkv(
     config.dtype = plan.dtypes["lm_head.weight"]
     total = sum(plan.stored.values()) + sum(aside.stored.values())
     with whole_folder(destination) as folder, progress_bar(total, show_progress) as bar:
-        write_plan(plan, folder, checkpoint.files.read, bar, max_shard_size)
+        write_plan(plan, folder, checkpoint.files.read, bar, max_shard_size, checkpoint.files.place)
         if aside.weights:
             (folder / EXTRA_FILE).parent.mkdir()
             save_file(read_plan(aside, kept_aside, checkpoint.files.read, bar), folder / EXTRA_FILE)

@@ -110,7 +110,7 @@ def write_plan(
     read: Reader,
     bar: tqdm,
     max_shard_size: int | str,
-    source: Path | None = None,
+    place: Callable[[str], str],
 ) -> None:
     """Writes the weights into `folder`, one shard in memory at a time.
 
@@ -120,9 +120,21 @@ def write_plan(
         read: Gives name and tensor of the names asked for, one by one.
         bar: Is told the bytes as they are read.
         max_shard_size: Largest file, in bytes or as "5GB".
-        source: Where all tensors come from, if it is one file or folder.
+        place: Gives the file of a name of the source, and the name there, for messages.
+
+    Raises:
+        ValueError: If a tensor holds numbers that are not finite.
     """
-    write_shards(folder, plan.stored, lambda names: read_plan(plan, names, read, bar), max_shard_size, source)
+    places = {
+        name: f"{name} of the encoder" if weight.tensor is not None else place(weight.name)
+        for name, weight in plan.weights.items()
+    }
+    write_shards(folder, plan.stored, lambda names: read_plan(plan, names, read, bar), max_shard_size, places=places)
+
+
+def place_in(source: Path) -> Callable[[str], str]:
+    """What messages call the tensors of one file or folder."""
+    return lambda name: f"{source}: {name}"
 
 
 def read_plan(plan: Plan, names: Iterable[str], read: Reader, bar: tqdm) -> dict[str, torch.Tensor]:

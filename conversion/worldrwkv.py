@@ -25,7 +25,7 @@ from .folder import open_folder, progress_bar
 from .output import whole_folder
 from .text_checkpoint import absolute, naming, shapes_in_blinkdl
 from .text_folders import WORLD_VOCAB_SIZE
-from .weights import Shape, Weight, make_plan, write_plan
+from .weights import Shape, Weight, make_plan, place_in, write_plan
 from .worldrwkv_names import (
     ERAS,
     VL_PROJ,
@@ -134,7 +134,7 @@ def convert_worldrwkv(
     plan = make_plan(weights, checkpoint.shapes, checkpoint.dtypes, dtype)
     config = _config(checkpoint, loaded, plan.dtypes["lm_head.weight"], speech_padding, whole_window)
     with whole_folder(destination) as folder, progress_bar(sum(plan.stored.values()), show_progress) as bar:
-        write_plan(plan, folder, partial(read_source, source), bar, max_shard_size)
+        write_plan(plan, folder, partial(read_source, source), bar, max_shard_size, place_in(source))
         _save_companions(folder, config, _preprocessor(checkpoint.projector, loaded), template)
     numbers = sum(plan.numbers.values())
     return WorldConversion(

@@ -38,6 +38,10 @@ _SUFFIXES = {".txt": "text", ".bin": "binidx", ".idx": "binidx"} | dict.fromkeys
 _NO_FILE = ("datasets", "binidx")
 
 
+class UnknownOptionError(ValueError):
+    """An option that the format of the data does not have; the message says which it has."""
+
+
 def read_data(path: str, format: str | Reader | None = None, **options):
     """The rows of some data.
 
@@ -48,7 +52,8 @@ def read_data(path: str, format: str | Reader | None = None, **options):
 
     Raises:
         FileNotFoundError: If there is no such file, where the format has to be told from it.
-        ValueError: If the format or an option is unknown.
+        UnknownOptionError: If the format does not have an option.
+        ValueError: If the format is unknown.
     """
     name = detect_format(Path(path)) if format is None else format
     if isinstance(name, str) and name not in FORMATS:
@@ -91,7 +96,14 @@ def _check_options(reader: Reader, options: dict, what: str) -> None:
     parameters = inspect.signature(reader).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
-    names = [parameter.name for parameter in parameters][1:]
+    names = _option_names(reader)
     for name in options:
         if name not in names:
-            raise ValueError(f"{what} has no option {name!r}, it has {', '.join(names) or 'none'}")
+            others = [format for format, other in FORMATS.items() if name in _option_names(other)]
+            advice = f"; {name} is an option of {', '.join(others)}" if others else ""
+            raise UnknownOptionError(f"{what} has no option {name!r}, it has {', '.join(names) or 'none'}{advice}")
+
+
+def _option_names(reader: Reader) -> list[str]:
+    """All that a reader takes but the path, which comes first."""
+    return list(inspect.signature(reader).parameters)[1:]

@@ -10,7 +10,6 @@ audio, text | transcript | ...    transcribed clips                    (hf, cnas
 audio | question_audio, answer    spoken questions                     (qa, cnqa)
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import datasets
 
 from .conversations import ELSEWHERE, MEDIA, BadRowError
 from .manifests import TEXT_COLUMNS
-from .stored_sets import folders_of_fetched_sets, is_fetched, load_stored
+from .stored_sets import folders_of_fetched_sets, is_fetched, leads_out_of, load_stored
 from .transcripts import transcript_row
 from .worldrwkv import messages_with_pictures
 
@@ -103,8 +102,7 @@ def _place_media(messages, folder: str | None, roots: list[Path] | None) -> None
             name = holder[key]
             if folder is not None:
                 holder[key] = name = str(Path(folder, name))
-            place = Path(name).resolve() if roots is not None and os.path.exists(name) else None
-            if place is not None and not any(place.is_relative_to(root) for root in roots):
+            if roots is not None and leads_out_of(roots, name):
                 raise BadRowError(
                     f"names {name}, a file of this machine that did not come with the set; the option media_folder "
                     "says where else its media lie"

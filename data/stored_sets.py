@@ -3,6 +3,7 @@
 """Sets of the `datasets` library: saved, as parquet files, or on the Hub."""
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,13 +30,25 @@ def is_fetched(path: str) -> bool:
 
 def folders_of_fetched_sets() -> list[Path]:
     """Where the files of sets from the Hub are kept."""
-    import datasets
     from huggingface_hub.constants import HF_HUB_CACHE
+    from transformers.utils import is_datasets_available
 
-    config = datasets.config
-    return [
-        Path(folder).resolve() for folder in (HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH)
-    ]
+    folders = [HF_HUB_CACHE]
+    if is_datasets_available():
+        from datasets import config
+
+        folders += [config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH]
+    return [Path(folder).resolve() for folder in folders]
+
+
+def leads_out_of(folders: list[Path], name: str) -> bool:
+    """Whether a path is that of a file outside of all folders, with `..` and links followed to their end.
+
+    Args:
+        folders: Resolved ones.
+        name: The path; one of no file leads nowhere.
+    """
+    return os.path.exists(name) and not any(Path(name).resolve().is_relative_to(folder) for folder in folders)
 
 
 def load_stored(path: str, name: str | None = None, split: str = "train", streaming: bool = False):

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import torch
 
+from .constant_results import assume_constant_result
 from .cpu import fused as cpu_fused
 from .cpu import time_mix as cpu_time_mix
 from .cpu import wkv7 as cpu
@@ -210,12 +211,12 @@ def _default_backend(inputs: torch.Tensor | None) -> str:
     return "chunked" if unsuitable or _cpu_is_missing() else "cpu"
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def _traces_for_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def _cpu_is_missing() -> bool:
     """Whether the default has to do without `cpu`. Says so once, unless building was switched off on purpose."""
     reason = cpu.why_not_built()

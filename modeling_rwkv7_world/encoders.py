@@ -33,10 +33,17 @@ SAMPLES_PER_MEL_FRAME = 160
 
 
 class ShardedWhisperEncoder(WhisperEncoder):
-    """Whisper's encoder, which is also loaded where DeepSpeed's ZeRO-3 holds its parameters in shards.
+    """Whisper's encoder, whose sinusoidal positions stay as they are, loaded in one piece or in shards.
 
-    There a parameter has no elements while it is not needed, and transformers computes its positions by its shape.
+    Where DeepSpeed's ZeRO-3 holds its parameters in shards, a parameter has no elements while it is not needed, and
+    transformers computes the positions by their shape. Whisper does not train them, but `from_pretrained` puts new
+    parameters, all of them trainable, in place of those that were frozen when the model was made.
     """
+
+    def train(self, mode: bool = True):
+        """Sets the mode, as `from_pretrained` does last of all, and freezes the positions."""
+        self.embed_positions.requires_grad_(False)
+        return super().train(mode)
 
     @classmethod
     def is_custom_code(cls) -> bool:

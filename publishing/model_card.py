@@ -82,7 +82,7 @@ def card_problems(contents: Contents, description: Description) -> Iterator[str]
     if contents.kind in (Kind.ADAPTER, Kind.STATE) and not is_hub_name(base):
         found = f"its base model is {base!r}, not a name on the Hub; " if base else ""
         first = "upload that first and " if Path(base, "config.json").is_file() else ""
-        yield f"{folder}: {found}{first}give --base-model OWNER/NAME"
+        yield f"{folder}: {found}{first}give --base-model OWNER/NAME, or base_model in the metadata of {CARD_FILE}"
     for file in description.results:
         try:
             read_results(file)
@@ -142,6 +142,15 @@ def adapter_card(folder: Path) -> Iterator[None]:
         contents = read_contents(folder)
         base = contents.config.get("base_model_name_or_path")
         build_card(contents, Description(folder.name, base_model=base)).save(path)
+
+
+def base_of_card(folder: Path) -> str | None:
+    """The name on the Hub that the metadata of a folder's `README.md` give as `base_model`; of a list its only one."""
+    with suppress(ValueError, yaml.YAMLError):  # which `card_problems` tells
+        base = _own_metadata(folder).get("base_model")
+        base = base[0] if isinstance(base, list) and len(base) == 1 else base
+        return base if is_hub_name(base) else None
+    return None
 
 
 def is_hub_name(name) -> bool:

@@ -27,7 +27,7 @@ from ..conversion import convert_to_hub
 from ..conversion.folder import read_json
 from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file
 from .contents import ADAPTER_CONFIG, CARD_FILE, CONFIG, Contents, Kind, find_problems, read_contents
-from .model_card import REPO_NAME, Description, build_card, card_problems
+from .model_card import REPO_NAME, Description, base_of_card, build_card, card_problems, is_hub_name
 from .snippets import run_snippets
 
 
@@ -177,11 +177,13 @@ def _refuse(problems: list[str], folder: Path) -> None:
 
 
 def _completed(contents: Contents, description: Description) -> Description:
-    """The description with results found in the folder and the base model that an adapter names."""
+    """The description with results found in the folder and the base model that an adapter or the card names."""
     results = description.results or tuple(
         contents.folder / name for name in contents.files if fnmatch(name, RESULT_FILES)
     )
     base = description.base_model or contents.config.get("base_model_name_or_path")
+    if contents.kind in (Kind.ADAPTER, Kind.STATE) and not is_hub_name(base):
+        base = base_of_card(contents.folder) or base
     return replace(description, results=results, base_model=base)
 
 

@@ -39,8 +39,8 @@ def modules() -> dict[str, Path]:
 def imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
     """The modules that a file imports, at its top and inside functions; what only type checkers see does not count."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    for_types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
-    unseen = {inner for node in for_types for inner in ast.walk(node)}
+    branches = (node for node in ast.walk(tree) if isinstance(node, ast.If))
+    unseen = {inner for node in branches if "TYPE_CHECKING" in ast.dump(node.test) for inner in ast.walk(node)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or not node.level or node in unseen:
             continue
@@ -69,4 +69,3 @@ def test_no_modules_import_one_another_in_a_circle(graph):
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
-

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import set_seed
 
-from ..data.formats import read_data
+from ..data.formats import UnknownOptionError, read_data
 from ..data.mixture import hold_out, mix, part_of
 from ..data.skipped_rows import SKIPPED_ROWS_FILE, SkippedRows
 from ..data.streams import EndlessRows
@@ -153,7 +153,10 @@ def _read(recipe: Recipe, key: str) -> list:
     sets, folder = [], recipe.folder
     for index, spec in enumerate(getattr(recipe, key)):
         form = load_hook(spec.format, folder) if spec.format is not None and is_hook(spec.format) else spec.format
-        whole = read_data(spec.path, form, **spec.options)
+        try:
+            whole = read_data(spec.path, form, **spec.options)
+        except UnknownOptionError as error:
+            raise ValueError(f"{key}.{index}.options: {error}") from error
         if not _has_rows(whole):
             raise ValueError(f"{spec.path}: holds no rows")
         try:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...data.stored_sets import folders_of_fetched_sets, is_stored_folder, leads_out_of
+
 
 PERCENT = 100
 GENERATION, LIKELIHOOD = "generation", "likelihood"
@@ -126,6 +128,33 @@ class Task:
     submission: Callable[[Sequence[dict], DataOptions, Path], Path] | None = None
     published: tuple[Published, ...] = ()
 
+    def samples(self, options: DataOptions) -> list[Sample]:
+        """Samples of the data, as `read` gives them, that name no media but those that came with it.
+
+        Data of one's own may name files anywhere. Published data, and what lies in the cache of the Hub, may name
+        those in its own folder, also behind links that lie there, and in the media folder.
+
+        Raises:
+            FileNotFoundError: If there are no such files.
+            ValueError: If the data is not as it should be, or names another file of this machine.
+        """
+        samples = self.read(options)
+        own = options.path if options.path.is_dir() else options.path.parent
+        fetched = folders_of_fetched_sets()
+        if self.dataset is None and not any(own.resolve().is_relative_to(folder) for folder in fetched):
+            return samples
+        roots = [*fetched, *(folder.resolve() for folder in (own, options.media_folder) if folder is not None)]
+        for sample in samples:
+            for name in sample.media:
+                if isinstance(name, str) and not _lies_below(own, name) and leads_out_of(roots, name):
+                    may_be_apart = self.has_media_files and not is_stored_folder(own)
+                    hint = "; --media DIR (media_folder) says where else its media lie" if may_be_apart else ""
+                    raise ValueError(
+                        f"{options.path}: sample {sample.id} names {name}, a file of this machine that did not come "
+                        f"with the data{hint}"
+                    )
+        return samples
+
     def split_of(self, options: DataOptions) -> str:
         """The split asked for, or the default one.
 
@@ -137,6 +166,11 @@ class Task:
             known = ", ".join(self.splits) or "no splits"
             raise ValueError(f"{self.name} has no split {split!r}, it has {known}")
         return split
+
+
+def _lies_below(folder: Path, name: str) -> bool:
+    """Whether a path goes from the folder down as it is written; links in a folder are made by whoever arranged it."""
+    return Path(name).is_relative_to(folder) and ".." not in Path(name).relative_to(folder).parts
 
 
 def text_block(text: str) -> dict:

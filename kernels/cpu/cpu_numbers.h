@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <new>
 
 #include "structs.h"
 
@@ -26,13 +27,16 @@ namespace {
 enum DType : int64_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
 
 // What every function that Python calls does its work in. Returns null, or what the exception says that ended it: one
-// that left a function of C would end the process. Text is copied to where it needs no memory, which may be used up.
+// that left a function of C would end the process. `at::parallel_for` hands on what is thrown in its threads. Without
+// memory the message is a constant: a thread's own variables get theirs when they are first used, or end the process.
 template <typename Work>
 const char* guarded(const Work& work) {
-  static thread_local char message[512];
   try {
     work();
+  } catch (const std::bad_alloc&) {
+    return "std::bad_alloc";
   } catch (const std::exception& error) {
+    static thread_local char message[512];
     std::snprintf(message, sizeof message, "%s", error.what());
     return message;
   }

@@ -1,7 +1,7 @@
 // Copyright 2026 The rwkv7-world authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// One token through all layers of RWKV-7 on a CPU, as a library of one C function; `decode_cpu.py` builds and calls
+// One token through all layers of RWKV-7 on a CPU, as a library of one C function; `decode.py` builds and calls
 // it.
 //
 // The weights are read once, which is what a token costs; the rest is done between, in float32. A layer takes five

@@ -1,7 +1,7 @@
 // Copyright 2026 The rwkv7-world authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a layer does between its matrices, on a CPU, as a library of C functions; `fused_cpu.py` builds and calls it.
+// What a layer does between its matrices, on a CPU, as a library of C functions; `fused.py` builds and calls it.
 
 #include "time_mix.h"
 

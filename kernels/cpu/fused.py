@@ -3,7 +3,7 @@
 """What surrounds the matrices of a layer, in inference on a CPU: functions in C++ instead of several of torch each.
 
 They have no gradients and compute in float32 whatever the dtype (`fused.cpp`, built on first use). What a time mix
-does between its matrices is one function, in `time_mix_cpu.py`. `modeling_rwkv7.py` holds the same in plain PyTorch.
+does between its matrices is one function, in `time_mix.py`. `modeling_rwkv7.py` holds the same in plain PyTorch.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ def mix_tokens(hidden_states: torch.Tensor, previous: torch.Tensor, *mixes: torc
 
 
 def squared_relu(x: torch.Tensor) -> torch.Tensor:
-    """As in `fused_triton.py`."""
+    """`relu(x)^2`, of any shape."""
     x = x.contiguous()
     out = torch.empty_like(x)
     library().squared_relu(Rows.of(x), Rows.of(out), x.numel())

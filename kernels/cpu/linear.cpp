@@ -1,7 +1,7 @@
 // Copyright 2026 The rwkv7-world authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Linear layers of few rows on a CPU, as a library of C functions; `linear_cpu.py` builds it.
+// Linear layers of few rows on a CPU, as a library of C functions; `linear.py` builds it.
 #include "quantized_rows.h"
 
 namespace {

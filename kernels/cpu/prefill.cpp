@@ -1,7 +1,7 @@
 // Copyright 2026 The rwkv7-world authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Many tokens through all layers of RWKV-7 on a CPU, as a library of one C function; `prefill_cpu.py` builds and calls
+// Many tokens through all layers of RWKV-7 on a CPU, as a library of one C function; `prefill.py` builds and calls
 // it.
 //
 // The products are torch's, in the model's dtype; what stands between them runs in float32 and in as few passes over

@@ -1,7 +1,7 @@
 // Copyright 2026 The rwkv7-world authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// WKV-7 on a CPU, forward and backward, as a library of two C functions; `wkv7_cpu.py` builds and calls it.
+// WKV-7 on a CPU, forward and backward, as a library of two C functions; `wkv7.py` builds and calls it.
 //
 // The backward pass recomputes the states of a stretch of tokens from the checkpoint at its start. It never divides by
 // the decay, which would lose all digits after some tens of tokens of strong decay.

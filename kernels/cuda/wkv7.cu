@@ -1,7 +1,7 @@
 // Copyright 2026 The rwkv7-world authors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// WKV-7 for heads of 64 on NVIDIA GPUs, forward and backward, as a library of C functions; `wkv7_cuda.py` builds and
+// WKV-7 for heads of 64 on NVIDIA GPUs, forward and backward, as a library of C functions; `wkv7.py` builds and
 // calls it.
 //
 // Per head, with K key and V value dimensions and state S (value, key), every token does

@@ -311,8 +311,8 @@ def _add_parts(parts, parameter) -> torch.Tensor:
 
 
 def _launch(kernel: str, grid: tuple[int, ...], *arguments, **constants) -> None:
-    from . import fused_kernels as fused_triton_kernels
+    from . import fused_kernels
 
     arguments = [x.contiguous() if isinstance(x, torch.Tensor) else x for x in arguments]
     with on_device(arguments[0].device):
-        getattr(fused_triton_kernels, kernel)[grid](*arguments, **constants)
+        getattr(fused_kernels, kernel)[grid](*arguments, **constants)

@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Triton kernels of what surrounds the recurrence in a layer; `fused_triton.py` says what each computes.
+"""Triton kernels of what surrounds the recurrence in a layer; `fused.py` says what each computes.
 
 A program works on a tile of tokens by channels, in float32. Sums over tokens, the gradients of parameters, are written
 as one part for every tile of tokens, which torch adds in a fixed order.

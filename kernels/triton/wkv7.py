@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """WKV-7 in Triton on a GPU, as differentiable custom operators of torch.
 
-Up to a chunk of tokens run one by one with the state in registers (`wkv7_triton_recurrent.py`); more, and every
-backward pass, in chunks on tensor cores (`wkv7_triton_chunked.py`). Inputs are read in their own dtype, the state and
+Up to a chunk of tokens run one by one with the state in registers (`wkv7_recurrent.py`); more, and every
+backward pass, in chunks on tensor cores (`wkv7_chunked.py`). Inputs are read in their own dtype, the state and
 all sums are float32; padding and packing are done in the kernels. Triton is imported when a kernel is first run.
 """
 
@@ -13,6 +13,7 @@ import os
 
 import torch
 
+from ..constant_results import assume_constant_result
 from ..wkv7_operators import DTYPES, add_parts, as_kernels_read, define_operators, num_sequences, run_operator
 
 
@@ -50,7 +51,7 @@ def why_unsuitable(r: torch.Tensor) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def why_not_here() -> str | None:
     """Why no inputs can run on this backend in this process, or `None`. Imports Triton."""
     if reason := _import_error():
@@ -138,10 +139,9 @@ def num_processors(device: torch.device) -> int:
 
 def _launch(kernel: str, arguments: list, r, cu_seqlens, **constants) -> None:
     """Runs a kernel over all sequences, heads and blocks of values."""
-    from . import wkv7_chunked as wkv7_triton_chunked
-    from . import wkv7_recurrent as wkv7_triton_recurrent
+    from . import wkv7_chunked, wkv7_recurrent
 
-    module = wkv7_triton_recurrent if kernel == "recurrent_kernel" else wkv7_triton_chunked
+    module = wkv7_recurrent if kernel == "recurrent_kernel" else wkv7_chunked
     batch, time, heads, size = r.shape
     grid = (num_sequences(r, cu_seqlens) * heads, _num_value_blocks(r, cu_seqlens))
     constants |= {"BLOCK_V": _value_block(r, cu_seqlens), "BLOCK_K": _power_of_two_from(size), "CHUNK": CHUNK}

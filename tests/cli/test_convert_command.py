@@ -97,7 +97,7 @@ def test_weights_that_are_not_finite_are_refused(pth: Path, tmp_path: Path, caps
     torch.save(checkpoint, pth)
     capsys.readouterr()
     message = refusal(capsys, pth, tmp_path / "hub", *options)
-    assert message.startswith(f"{pth}: model.layers.1.ffn.key.weight: holds numbers that are not finite")
+    assert message.startswith(f"{pth}: blocks.1.ffn.key.weight: holds numbers that are not finite")
     weights = load_file(tmp_path / "sound" / "model.safetensors")
     weights["model.layers.1.ffn.key.weight"][0, 0] = float(value)
     save_file(weights, tmp_path / "sound" / "model.safetensors", {"format": "pt"})

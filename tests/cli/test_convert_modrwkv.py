@@ -128,8 +128,8 @@ BAD_FILES = {
     ),
     "numbers that are not finite": (
         {"proj.mlp.2.bias": torch.full((64,), torch.nan)},
-        "model.vision_projector.linear_2.bias: holds numbers that are not finite (a training that diverged, a damaged "
-        "file, or numbers too large for torch.float32)",
+        "proj.mlp.2.bias: holds numbers that are not finite; take an earlier checkpoint if the training diverged, "
+        "fetch the file again if it is damaged, or write a wider dtype if they are too large for torch.float32",
     ),
 }
 

@@ -90,6 +90,10 @@ def test_era_and_template_can_be_told(encoders, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[1].startswith("era E2, chat template E6, encoder ")
 
 
+NOT_FINITE = (
+    "holds numbers that are not finite; take an earlier checkpoint if the training diverged, fetch the file again if "
+    "it is damaged, or write a wider dtype if they are too large for torch.float32"
+)
 BAD_CHECKPOINTS = {
     "a projector tensor missing": (
         {"without": (f"{ADAPTER}proj.2.bias",)},
@@ -129,6 +133,14 @@ BAD_CHECKPOINTS = {
         {"modality.world_encoder.model.post_layernorm.bias": torch.zeros(1)},
         "modality.world_encoder.model.post_layernorm.bias of shape (1,) does not go with the encoder: there it is "
         "(16,)",
+    ),
+    "NaN in a projector": (
+        {f"{ADAPTER}proj.2.bias": torch.full((64,), torch.nan)},
+        f"{ADAPTER}proj.2.bias: {NOT_FINITE}",
+    ),
+    "infinity in a text model": (
+        {"blocks.1.ffn.key.weight": torch.full((96, 64), torch.inf)},
+        f"blocks.1.ffn.key.weight: {NOT_FINITE}",
     ),
 }
 

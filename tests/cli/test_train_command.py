@@ -100,6 +100,22 @@ def test_data_of_another_kind_is_told_by_its_keys(recipe, tmp_path, capsys):
     )
 
 
+def test_an_option_of_a_text_entry_is_answered_with_how_to_give_it(recipe, capsys):
+    option = ("--set", "data.0.options.image_folder=images")
+    said = refusal(capsys, recipe, *option)
+    entry = "data.0={path: text.txt}"
+    assert f"data.0 is 'text.txt', which has no keys; give it keys first, with --set '{entry}'" in said
+    said = refusal(capsys, recipe, "--set", entry, *option)
+    assert "error: data.0.options: " in said
+    assert said.endswith(
+        "text.txt: format text has no option 'image_folder', it has streaming, text_column, sample_by; image_folder "
+        "is an option of llava\n"
+    )
+    said = refusal(capsys, recipe, "--set", entry, "--set", "data.0.options.nonsense=1")
+    assert said.endswith("no option 'nonsense', it has streaming, text_column, sample_by\n")
+    assert "output_dir is 'out', which has no keys\n" in refusal(capsys, recipe, "--set", "output_dir.x=1")
+
+
 def test_pictures_for_a_model_without_eyes_are_told(recipe, tmp_path, capsys):
     save_composite(tmp_path / "blind", vision=None)
     write_llava(tmp_path / "pictures", rows=2)

@@ -49,7 +49,7 @@ def people(answer: str) -> list[dict]:
 
 
 def read(name: str, path: Path, **options) -> list[Sample]:
-    samples = TASKS[name].read(DataOptions(path, **options))
+    samples = TASKS[name].samples(DataOptions(path, **options))
     for sample in samples:
         for medium in sample.media:
             assert isinstance(medium, bytes) or Path(medium).is_file(), medium
@@ -90,12 +90,11 @@ def test_librispeech_folder(tmp_path):
 
 @pytest.mark.parametrize("saved_as", ["save_to_disk", "parquet"])
 def test_librispeech_as_a_stored_set(tmp_path, saved_as):
-    path = clip(tmp_path / "clip.wav")
+    folder = tmp_path / "stored"
+    path = clip(folder / "clip.wav")
     rows = {"id": ["a"], "audio": [str(path)], "text": ["HE HOPED"]}
     stored = datasets.Dataset.from_dict(rows).cast_column("audio", datasets.Audio(decode=False))
-    folder = tmp_path / "stored"
     if saved_as == "parquet":
-        folder.mkdir()
         stored.to_parquet(folder / "test-00000.parquet")
     else:
         stored.save_to_disk(folder)
@@ -314,6 +313,95 @@ def test_an_empty_folder_is_refused_with_what_was_expected(tmp_path, name):
 def test_a_path_that_does_not_exist_is_named(tmp_path, name):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         TASKS[name].read(DataOptions(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def private(tmp_path) -> Path:
+    """A picture of the user's that is no part of any data."""
+    return write(tmp_path / "home" / "private.png", png())
+
+
+def naming(task: str, folder: Path, name: str) -> Path:
+    """Data of a task whose only sample has a medium of that name."""
+    if task == "pope":
+        line = {"question_id": 1, "image": name, "text": "Is it red?", "label": "yes"}
+        for category in ("random", "popular", "adversarial"):
+            write(folder / f"coco_pope_{category}.json", (line,))
+        (folder / "val2014").mkdir(exist_ok=True)
+    elif task == "vizwiz":
+        (folder / "val").mkdir(parents=True, exist_ok=True)
+        write(folder / "val.json", [{"image": name, "question": "?"}])
+    elif task == "scienceqa":
+        turns = [{"from": "human", "value": "?"}]
+        write(folder / "problems.json", {"1": {"choices": ["a", "b"], "answer": 0}})
+        write(folder / "llava_test_CQM-A.json", [{"id": "1", "image": name, "conversations": turns}])
+        (folder / "images" / "test").mkdir(parents=True, exist_ok=True)
+    elif task == "gqa":
+        question = {"imageId": name.removesuffix(".jpg"), "question": "?", "answer": "a"}
+        write(folder / "testdev_balanced_questions.json", {"1": question})
+        (folder / "images").mkdir(exist_ok=True)
+    elif task == "common-voice":
+        write(folder / "test.tsv", f"path\tsentence\n{name}\tred\n")
+    elif task == "librispeech-clean":
+        write(folder / "1.trans.txt", f"{name.removesuffix('.flac')} RED\n")
+    elif task == "mmmu":
+        row = {"id": "test_Art_1", "question": "<image 1>?", "options": "[]", "answer": "a", "question_type": "open"}
+        datasets.Dataset.from_list([row | {"image_1": {"bytes": None, "path": name}}]).save_to_disk(str(folder))
+    elif task == "asr":
+        return write(folder / "clips.jsonl", ({"audio": name, "text": "red"},))
+    else:
+        return write(folder / "questions.jsonl", ({"image": name, "text": "?", "answer": "red"},))
+    return folder
+
+
+PUBLISHED = ["pope", "vizwiz", "scienceqa", "gqa", "common-voice", "librispeech-clean", "mmmu"]
+SUFFIXES = {"gqa": "jpg", "librispeech-clean": "flac"}  # that the task puts behind a name
+
+
+@pytest.mark.parametrize("written", ["absolute", "upwards"])
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_published_data_names_no_file_of_this_machine(private, tmp_path, monkeypatch, task, written):
+    private = private.rename(private.with_suffix("." + SUFFIXES.get(task, "png")))
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    depth = {"scienceqa": 3, "pope": 2, "vizwiz": 2, "gqa": 2}.get(task, 1)
+    name = str(private) if written == "absolute" else "../" * depth + f"home/{private.name}"
+    data = naming(task, tmp_path / "data", name)
+    with pytest.raises(ValueError, match=rf"names .*{private.name}, a file of this machine that did not come with"):
+        TASKS[task].samples(DataOptions(data))
+
+
+@pytest.mark.parametrize("task", ["pope", "vizwiz", "scienceqa", "gqa", "common-voice"])
+def test_the_media_folder_given_is_where_media_of_published_data_lie(private, tmp_path, task):
+    private = private.rename(private.with_suffix("." + SUFFIXES.get(task, "png")))
+    (tmp_path / "data").mkdir()
+    data = naming(task, tmp_path / "data", str(private))
+    sample = TASKS[task].samples(DataOptions(data, media_folder=private.parent))[0]
+    assert sample.media == [str(private)]
+
+
+def test_folders_of_published_data_may_be_links_but_names_do_not_climb_out_of_them(private, tmp_path):
+    data = tmp_path / "data"
+    (data / "val2014").parent.mkdir()
+    (data / "val2014").symlink_to(private.parent)
+    naming("pope", data, "private.png")
+    assert Path(TASKS["pope"].samples(DataOptions(data))[0].media[0]).samefile(private)
+    write(tmp_path / "beside.png", png())
+    naming("pope", data, "../beside.png")
+    with pytest.raises(ValueError, match="beside.png, a file of this machine"):
+        TASKS["pope"].samples(DataOptions(data))
+
+
+@pytest.mark.parametrize("task", ["asr", "vqa"])
+def test_data_of_ones_own_leads_anywhere_unless_it_lies_in_the_cache_of_the_hub(private, tmp_path, monkeypatch, task):
+    for name in (str(private), "../home/private.png"):
+        (sample,) = TASKS[task].samples(DataOptions(naming(task, tmp_path / "data", name)))
+        assert Path(sample.media[0]).samefile(private)
+        data = naming(task, tmp_path / "cache", name)
+        with monkeypatch.context() as patched:
+            patched.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+            with pytest.raises(ValueError, match="did not come with the data; --media"):
+                TASKS[task].samples(DataOptions(data))
 
 
 def test_unknown_names_are_refused(tmp_path):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="li
 PROGRAM = """
 import ctypes, functools, resource, sys, torch
 from rwkv7_world import RWKV7Config, RWKV7ForCausalLM
-from rwkv7_world.kernels.cpu import decode as cpu_decode, fused, linear, wkv7
+from rwkv7_world.kernels.cpu import decode as cpu_decode, fused, linear, prefill, wkv7
 
 LARGEST, SMALLEST, MOST = 1 << 30, 1 << 11, 1 << 20
 libc = ctypes.CDLL(None)
@@ -55,6 +55,10 @@ ids = torch.arange(8 * 32).reshape(8, 32) % 64
 def decode():
     cache = model(ids[:, :1], use_cache=True).cache
     return model(ids[:, 1:2], cache=cache).logits
+
+
+def prompt():
+    return model(ids).logits
 
 
 def padded():
@@ -96,6 +100,7 @@ with torch.no_grad():
     [
         ("decode", "cpu_decode", "decode_token", ["MemoryError"]),
         ("multiply", "linear", "linear_few_rows", ["MemoryError"]),
+        ("prompt", "prefill", "prefill", ["MemoryError", "RuntimeError"]),  # the latter is torch's
         ("padded", "fused", "mix_tokens", ["MemoryError"]),
         ("train", "wkv7", "wkv7_backward", ["MemoryError"]),
     ],

@@ -564,6 +564,25 @@ def test_a_new_whisper_tower_has_its_sinusoids():
     torch.testing.assert_close(positions, sinusoids(*positions.shape))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_positions_of_a_loaded_whisper_tower_stay_as_they_are_in_training(tmp_path, dtype):
+    example = Example("siglip", "whisper")
+    example.model.save_pretrained(tmp_path)
+    model = RWKVWorldForConditionalGeneration.from_pretrained(tmp_path, dtype=dtype).train()
+    tower = model.model.audio_tower
+    assert [name for name, weight in model.named_parameters() if not weight.requires_grad] == [
+        "model.audio_tower.embed_positions.weight"
+    ]
+    before = {name: weight.detach().clone() for name, weight in tower.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    inputs = {name: x.to(dtype) if x.is_floating_point() else x for name, x in example.inputs.items()}
+    with torch.enable_grad():
+        model(**inputs, labels=example.input_ids).loss.backward()
+    optimizer.step()
+    changed = {name for name, weight in tower.named_parameters() if not torch.equal(weight, before[name])}
+    assert "conv1.weight" in changed and "embed_positions.weight" not in changed
+
+
 def test_early_exit_is_refused_and_changes_nothing():
     example = Example("siglip", "wavlm")
     before = example.model.config.to_dict()

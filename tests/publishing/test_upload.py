@@ -205,6 +205,37 @@ def test_a_trained_state_comes_back(hub, model_folder, tmp_path):
     torch.testing.assert_close(*logits)
 
 
+def card_with(base_model) -> str:
+    return f"---\n{yaml.safe_dump({'base_model': base_model})}---\n\n# Mine\n"
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("kind", ["adapter", "state"])
+def test_the_base_model_may_stand_in_the_card(hub, model_folder, tmp_path, capsys, unrun, kind, listed):
+    folder = tmp_path / "trained"
+    model = RWKV7ForCausalLM.from_pretrained(model_folder)
+    if kind == "adapter":
+        get_peft_model(model, StateTuningConfig(target_modules=["key"])).save_pretrained(folder)
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    else:
+        folder.mkdir()
+        save_file({"blocks.0.att.time_state": torch.zeros(1, 64, 64)}, folder / "polite.safetensors")
+    for base in (None, "../model", ["me/one", "me/two"]):
+        (folder / "README.md").write_text(card_with(base))
+        said = refusal(capsys, folder, repo="me/trained")
+        assert said.endswith("give --base-model OWNER/NAME, or base_model in the metadata of README.md"), said
+    (folder / "README.md").write_text(card_with([REPO] if listed else REPO))
+    assert upload(folder, repo="me/trained") == 0
+    files = hub.files("me/trained")
+    assert yaml.safe_load(files["README.md"].decode().split("---")[1])["base_model"] == REPO
+    if kind == "adapter":
+        assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == REPO
+    assert upload(folder, "--base-model", "me/other", repo="me/second") == 0  # the option takes precedence
+    metadata = yaml.safe_load(hub.files("me/second")["README.md"].decode().split("---")[1])
+    assert metadata["base_model"] == "me/other"
+
+
 def test_a_dry_run_shows_everything_and_sends_nothing(hub, model_folder, capsys):
     assert upload(model_folder, "--dry-run", "--branch", "second") == 0
     shown = capsys.readouterr().out

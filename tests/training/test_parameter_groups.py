@@ -141,3 +141,10 @@ def test_constant_schedule_stays():
 def test_arguments_that_cannot_be_are_refused(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         RWKVTrainingArguments(output_dir="unused", report_to="none", **arguments)
+
+
+def test_training_the_encoder_leaves_the_sinusoids_of_whisper_frozen():
+    model = tiny_composite(None, "whisper")
+    set_trainable(model, ["encoder"])
+    frozen = [name for name, weight in model.model.audio_tower.named_parameters() if not weight.requires_grad]
+    assert frozen == ["embed_positions.weight"]

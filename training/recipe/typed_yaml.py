@@ -96,6 +96,8 @@ def set_value(content: dict, assignment: str) -> None:
     for depth, key in enumerate(path):
         if isinstance(place, dict) and place.get(key) is None:
             place[key] = {}
+        if isinstance(place, str):
+            raise ValueError(_no_keys(assignment, path[:depth], place))
         place = _member(place, key, ".".join(path[: depth + 1]))
     value = parse_yaml(text, f"--set {assignment}")
     if isinstance(place, list):
@@ -104,7 +106,14 @@ def set_value(content: dict, assignment: str) -> None:
     elif isinstance(place, dict):
         place[last] = value
     else:
-        raise ValueError(f"--set {assignment!r}: {'.'.join(path)} is {place!r}, which has no keys")
+        raise ValueError(_no_keys(assignment, path, place))
+
+
+def _no_keys(assignment: str, path: list[str], place: Any) -> str:
+    key = ".".join(path)
+    is_entry = path[-1].isdecimal() and isinstance(place, str)  # of a list of data, where a text is the path alone
+    advice = f"; give it keys first, with --set '{key}={{path: {place}}}'" if is_entry else ""
+    return f"--set {assignment!r}: {key} is {place!r}, which has no keys{advice}"
 
 
 def build(kind: type, value: Any, where: str) -> Any:

@@ -21,6 +21,7 @@ _PATTERNS = {
     "embeddings": r"^(?!auxiliary).*(^|\.)embeddings\.weight$",
     "head": r"(^|\.)lm_head\.",
 }
+_CONSTANT = re.compile(r"(^|\.)audio_tower\.embed_positions\.")  # Whisper's sinusoids
 _OUTSIDE_TEXT = ("encoder", "projector", "auxiliary")
 ALL_PARTS = ("text", "projector", "encoder")  # that there are in any model, of which none lies in another
 PARTS = (*(name for name in _PATTERNS if name != "auxiliary"), "text")
@@ -57,11 +58,11 @@ def trains_anything(train: Iterable[str], freeze: Iterable[str]) -> bool:
 
 def _is_trained(name: str, train: set[str], freeze: set[str]) -> bool:
     parts = set(parts_of(name))
-    return bool(train & parts) and not freeze & parts
+    return _CONSTANT.search(name) is None and bool(train & parts) and not freeze & parts
 
 
 def set_trainable(model: nn.Module, train: Iterable[str], freeze: Iterable[str] = ()) -> None:
-    """Freezes all but some parts.
+    """Freezes all but some parts, of which constants stay frozen: the positions of Whisper's encoder.
 
     Args:
         model: A text model or a composite.
