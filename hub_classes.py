@@ -7,13 +7,10 @@ of another would be strangers. `configuration/source_code.py` writes it out with
 """
 
 import transformers
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
-)
+from transformers.models.auto import modeling_auto
 from transformers.utils import is_peft_available
 
+from .configuration.auto_classes import register_names
 from .configuration.configuration_rwkv7 import RWKV7Config
 from .configuration.configuration_rwkv_world import RWKVWorldConfig
 from .configuration.configuration_vision_towers import VisionTowersConfig
@@ -28,22 +25,12 @@ from .processing.processing_rwkv_world import RWKVWorldProcessor
 from .processing.speech_recognition_pipeline import RWKVWorldSpeechRecognitionPipeline
 
 
-NAMES_OF_MODELS = {
-    "AutoModelForCausalLM": MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    "AutoModelForImageTextToText": MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    "AutoModelForMultimodalLM": MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
-}
-
 # By the class of the configuration, which every copy of the code has its own of
 for _config in (RWKV7Config, RWKVWorldConfig, VisionTowersConfig):
     for _auto_class, _name in _config.auto_classes.items():
-        if not _auto_class.startswith("AutoModel"):
-            continue
-        getattr(transformers, _auto_class).register(_config, globals()[_name], exist_ok=True)
-        # `transformers serve` and the pipelines find classes by these names too. Where transformers has a model of its
-        # own under the same model type, the names are those of that one.
-        if _auto_class in NAMES_OF_MODELS:
-            NAMES_OF_MODELS[_auto_class].setdefault(_config.model_type, _name)
+        if _auto_class.startswith("AutoModel"):
+            getattr(transformers, _auto_class).register(_config, globals()[_name], exist_ok=True)
+register_names(modeling_auto)
 if is_peft_available():
     from .adapters.state_tuning import register as register_state_tuning
     from .adapters.targets import register as register_targets

@@ -19,6 +19,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import auto_docstring, logging
 
+from .auto_classes import AUTO_CLASSES
 from .other_layouts import to_our_fields
 from .source_code import WritesItsCode
 from .tested_versions import warn_of_untested_transformers
@@ -117,13 +118,7 @@ class RWKV7Config(WritesItsCode, PreTrainedConfig):
     ```"""
 
     model_type = "rwkv7"
-    auto_classes = {
-        "AutoConfig": "RWKV7Config",
-        "AutoModel": "RWKV7Model",
-        "AutoModelForCausalLM": "RWKV7ForCausalLM",
-        "AutoModelForMultimodalLM": "RWKV7ForCausalLM",  # by which alone `transformers serve` loads code of a folder
-        "AutoModelForSequenceClassification": "RWKV7ForSequenceClassification",
-    }
+    auto_classes = AUTO_CLASSES[model_type]
     base_config_key = "text_config"
     keys_to_ignore_at_inference = ["cache", "past_key_values"]
     attribute_map = {"num_attention_heads": "num_heads"}

@@ -22,6 +22,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import auto_docstring
 
+from .auto_classes import AUTO_CLASSES
 from .configuration_rwkv7 import RWKV7Config
 from .configuration_vision_towers import GRID_ENCODERS, VisionTowersConfig, known_prefix_tokens
 from .source_code import WritesItsCode, pipeline_references
@@ -124,14 +125,7 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     ```"""
 
     model_type = "rwkv_world"
-    auto_classes = {
-        "AutoConfig": "RWKVWorldConfig",
-        "AutoModel": "RWKVWorldModel",
-        "AutoModelForCausalLM": "RWKVWorldForConditionalGeneration",  # for tools that know only text
-        "AutoModelForImageTextToText": "RWKVWorldForConditionalGeneration",
-        "AutoModelForMultimodalLM": "RWKVWorldForConditionalGeneration",
-        "AutoProcessor": "RWKVWorldProcessor",
-    }
+    auto_classes = AUTO_CLASSES[model_type]
     # With the Auto class of the model that each is for; transformers' own classes do for other tasks
     pipelines = {"automatic-speech-recognition": ("RWKVWorldSpeechRecognitionPipeline", "AutoModelForMultimodalLM")}
     # Features are there in batches with media only, and are no predictions

@@ -18,6 +18,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import auto_docstring
 
+from .auto_classes import AUTO_CLASSES
 from .source_code import WritesItsCode
 
 
@@ -141,7 +142,7 @@ class VisionTowersConfig(WritesItsCode, PreTrainedConfig):
     ```"""
 
     model_type = "rwkv_vision_towers"
-    auto_classes = {"AutoConfig": "VisionTowersConfig", "AutoModel": "VisionTowersModel"}
+    auto_classes = AUTO_CLASSES[model_type]
 
     towers: list[dict | PreTrainedConfig] | None = None
 

@@ -26,11 +26,11 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_
 from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from ..configuration.auto_classes import QUANTIZATION_METHOD
 from ..kernels.cpu.quantized_linear import check_quantization, quantize
 from .quantized_linear import QuantizedLinear
 
 
-QUANTIZATION_METHOD = "rwkv7_world"
 DEFAULT_GROUP_SIZES = {8: None, 4: 32}
 
 
