@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 
+from .constant_results import assume_constant_result
 from .cpu import wkv7 as wkv7_cpu
 from .cuda import wkv7 as wkv7_cuda
 from .native_library import build_is_switched_off
@@ -102,12 +103,12 @@ def _default_backend(inputs: torch.Tensor | None) -> str:
     return "chunked" if unsuitable or _cpu_is_missing() else "cpu"
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def _traces_for_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def _cpu_is_missing() -> bool:
     """Whether the default has to do without `cpu`. Says so once, unless building was switched off on purpose."""
     reason = wkv7_cpu.why_not_built()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..constant_results import assume_constant_result
 from ..native_library import built_on_first_use, raise_errors, why_missing
 from ..wkv7_operators import DTYPES, add_parts, as_kernels_read, define_operators, num_sequences, run_operator
 from .linear import Rows
@@ -54,7 +55,7 @@ def _library(library: ctypes.CDLL) -> None:
     raise_errors(library.wkv7_forward, library.wkv7_backward)
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def why_not_built() -> str | None:
     """Why the C++ library cannot be had, or `None` if it can. Builds it if need be."""
     return why_missing(_library())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..constant_results import assume_constant_result
 from ..native_library import NativeLibraryError, cuda_toolchain, load_library, why_missing
 from ..triton.wkv7 import num_processors, on_device
 from ..wkv7_operators import DTYPES, as_kernels_read, define_operators, num_sequences, run_operator
@@ -92,7 +93,7 @@ def why_unsuitable(r: torch.Tensor) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def why_not_here() -> str | None:
     """Why no inputs can run on this backend in this process, or `None`. Builds the library if need be."""
     if not torch.cuda.is_available():

@@ -13,6 +13,7 @@ import os
 
 import torch
 
+from ..constant_results import assume_constant_result
 from ..wkv7_operators import DTYPES, add_parts, as_kernels_read, define_operators, num_sequences, run_operator
 
 
@@ -50,7 +51,7 @@ def why_unsuitable(r: torch.Tensor) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def why_not_here() -> str | None:
     """Why no inputs can run on this backend in this process, or `None`. Imports Triton."""
     if reason := _import_error():
