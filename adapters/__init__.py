@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Adapters of HF PEFT for RWKV-7. `hub_classes.py` registers them with it."""
+"""Adapters of HF PEFT for RWKV-7. `registration.py` registers them with it."""
 
 from .attach import attach_adapter, build_peft_config, check_adapter, load_adapter
 from .state_tuning import StateTuningConfig

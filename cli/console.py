@@ -33,6 +33,8 @@ _SYSTEM_ERRORS = {
     errno.EISDIR: "a folder, expected a file",
 }
 _DISK_FULL = os.strerror(errno.ENOSPC)
+# Without these no sub-command runs
+REQUIRED_LIBRARIES = ("torch", "transformers")
 # Libraries that are not always installed, and the extra of this package that brings each
 EXTRAS = {
     "accelerate": "train",
@@ -82,6 +84,8 @@ def first_line(error: BaseException) -> str:
         return f"{place}{_SYSTEM_ERRORS[error.errno]}"
     if _DISK_FULL in str(error):  # as safetensors says it
         return _SYSTEM_ERRORS[errno.ENOSPC]
+    if isinstance(error, ImportError) and error.name in REQUIRED_LIBRARIES:
+        return f"{error.name} is not installed or damaged ({error}); pip install {PROGRAM}"
     if isinstance(error, ImportError) and (extra := EXTRAS.get((error.name or "").split(".")[0].replace("-", "_"))):
         return f'{error.name} is not installed; pip install "{PROGRAM}[{extra}]"'
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

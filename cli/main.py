@@ -5,8 +5,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 
+from .. import __version__
 from . import convert, evaluate, export, generate, info, merge, quantize, startup, tokenize, train, transcribe, upload
 from .console import (
     EXIT_ERROR,
@@ -45,7 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: From argparse: 0 after --help and --version, 2 if the arguments cannot be understood.
     """
     try:
-        startup.raise_again()
         return _parse_and_run(argv)
     except BrokenPipeError:
         discard_stdout()
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> Parser:
     """The parser of the command with all its sub-commands."""
     parser = Parser(prog=PROGRAM, description="RWKV-7 World: models that read, see and listen.", epilog=_EPILOG)
-    parser.add_argument("-V", "--version", action="version", version=f"{PROGRAM} {_version()}")
+    parser.add_argument("-V", "--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument(
         "--print-completion",
         metavar="SHELL",
@@ -103,6 +102,7 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
+        startup.import_libraries()
         args.run(args)
     except BrokenPipeError:
         raise
@@ -110,13 +110,6 @@ def _run(args: argparse.Namespace) -> int:
         report_error(error, debug=args.debug)
         return EXIT_ERROR
     return EXIT_OK
-
-
-def _version() -> str:
-    try:
-        return version(PROGRAM)
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C while the command still imports its libraries, which takes seconds: it ends without a traceback.
+"""Imports the libraries of the command, which takes seconds; Ctrl-C meanwhile ends it without a traceback.
 
 The package's `__init__` imports this before anything else. It does nothing in a program that is not the command.
 """
@@ -8,13 +8,19 @@ The package's `__init__` imports this before anything else. It does nothing in a
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import PurePath
 
-from .console import EXIT_INTERRUPTED, PROGRAM
+from .console import EXIT_INTERRUPTED, PROGRAM, REQUIRED_LIBRARIES
 
 
-def raise_again() -> None:
-    """Makes Ctrl-C raise `KeyboardInterrupt` as usual, once there is someone to catch it."""
+def import_libraries() -> None:
+    """Imports what every sub-command needs; from then on Ctrl-C raises `KeyboardInterrupt` as usual.
+
+    An interrupt in the midst of an import could become an `ImportError` of whoever asked for the module.
+    """
+    for name in REQUIRED_LIBRARIES:
+        import_module(name)
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

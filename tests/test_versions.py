@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from transformers.utils import logging
 
+from rwkv7_world import __version__
 from rwkv7_world.configuration import tested_versions
 from rwkv7_world.configuration.tested_versions import warn_of_untested_transformers
 
@@ -28,6 +29,12 @@ def test_the_declared_range_is_the_tested_one():
     assert release(declared, "transformers>=") == tested_versions.OLDEST_TESTED
     assert release((ROOT / "Makefile").read_text(), "OLDEST-transformers := ") == tested_versions.OLDEST_TESTED
     assert release((ROOT / "constraints.txt").read_text(), "transformers==") == tested_versions.NEWEST_TESTED
+
+
+def test_the_package_has_the_version_that_its_command_prints():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["metadata"]["version"] == __version__
 
 
 @pytest.mark.parametrize(
