@@ -185,10 +185,10 @@ def _make_lazy_by_config(mapping: Any, auto_class: str, load: Callable[[str], An
 
 
 def _config_class(name: str) -> type:
-    from .configuration.native_class import RWKV7OrNativeConfig, native_config_class
+    from .configuration.native_class import RWKV7Config, RWKV7OrNativeConfig, native_config_class
 
-    is_shared = name == RWKV7OrNativeConfig.__base__.__name__
-    return RWKV7OrNativeConfig if is_shared and native_config_class() else _public(name)
+    config_class = _public(name)
+    return RWKV7OrNativeConfig if config_class is RWKV7Config and native_config_class() else config_class
 
 
 def _public(name: str) -> type:

@@ -37,6 +37,7 @@ def load_config(model: str) -> "PreTrainedConfig":
     """
     from transformers import AutoConfig
 
+    from ..modeling_rwkv7_world.checkpoint_files import can_be_hub_id
     from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file, open_checkpoint_file
 
     folder = Path(model).expanduser()
@@ -48,7 +49,7 @@ def load_config(model: str) -> "PreTrainedConfig":
         if not (folder / "config.json").is_file():
             raise ValueError(f"{model}: not a model folder, it holds no config.json")
         return _ours(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    if _can_only_be_folder(model) or ("/" in model and folder.parent.is_dir()):
+    if not can_be_hub_id(model) or ("/" in model and folder.parent.is_dir()):
         raise FileNotFoundError(f"{model}: no such model folder")
     try:
         return _ours(AutoConfig.from_pretrained(model, trust_remote_code=False))
@@ -290,8 +291,3 @@ def _quantization(config: "PreTrainedConfig", name: str) -> "dict[str, RWKVQuant
     if already := describe_quantization(config):
         raise ValueError(f"{config.name_or_path}: is saved quantised ({already}), and cannot be once more")
     return {"quantization_config": RWKVQuantizationConfig(QUANTIZED_BITS[name])}
-
-
-def _can_only_be_folder(model: str) -> bool:
-    """Whether `model` cannot be a Hub id, which is `owner/name` or `name`."""
-    return model.startswith((".", "~", "/")) or model.endswith("/") or model.count("/") > 1 or "\\" in model

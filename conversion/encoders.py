@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from ..configuration.configuration_vision_towers import GRID_ENCODERS
+from ..modeling_rwkv7_world.checkpoint_files import can_be_hub_id
 
 
 VISION_TYPES = ("siglip_vision_model", "clip_vision_model")
@@ -118,7 +119,7 @@ def _existing(source: str | os.PathLike[str]) -> str:
     folder = Path(name).expanduser()
     if folder.exists():
         return str(folder)
-    if name.startswith((".", "~", "/")) or name.count("/") != 1:
+    if not can_be_hub_id(name) or "/" not in name:
         raise FileNotFoundError(f"{name}: no such folder of an encoder")
     return name
 

@@ -9,9 +9,9 @@ the last bits of logits; so the answers, and the scores, are the same.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
+from ..processing.media import clip_seconds
 from .answering import Answerer
 from .fingerprints import media_fingerprint
 from .processes import Processes
@@ -159,15 +159,8 @@ def _batches(samples: Sequence[Sample], lengths: Sequence[float | None], size: i
 def _clip_seconds(sample: Sample) -> float | None:
     """How long the clips of a sample are; `None` if it has none, or one that cannot be read."""
     clips = [block["audio"] for block in sample.content if block["type"] == "audio"]
-    if not clips:
-        return None
-    import soundfile
-
-    try:
-        infos = [soundfile.info(BytesIO(clip) if isinstance(clip, bytes) else clip) for clip in clips]
-    except (soundfile.SoundFileError, OSError):
-        return None
-    return sum(info.frames / info.samplerate for info in infos)
+    seconds = [clip_seconds(clip) for clip in clips]
+    return sum(seconds) if clips and None not in seconds else None
 
 
 def _check_ids(samples: Sequence[Sample]) -> None:

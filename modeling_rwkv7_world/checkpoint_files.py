@@ -17,6 +17,11 @@ FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 MAX_MAPPED_BYTES = 256 * 2**20
 
 
+def can_be_hub_id(name: str) -> bool:
+    """Whether `name` may be an id of the Hub, `owner/name` or `name`; else it can only be a path."""
+    return not (name.startswith((".", "~", "/")) or name.endswith("/") or name.count("/") > 1 or "\\" in name)
+
+
 def open_pth(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a `.pth` file, mapped: their bytes are read when used.
 

@@ -11,7 +11,22 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format."""
+"""RWKV-7 "Goose" (arXiv 2503.14456) as a transformers model, with the parameter names of the fla format.
+
+What is unusual about it, for a reader who knows Llama:
+
+* No attention and no position embeddings. A layer carries a state of constant size from token to token: one float32
+  matrix (value, key) a head, and the last input of each of its two halves.
+* The matrix follows a generalised delta rule: it decays channel by channel, forgets what it held in direction `kk`,
+  and writes `v k^T` (`RWKV7Attention.forward`; the recurrence itself is `kernels/wkv7.py`).
+* Decay, learning rate, value mix and gate are made of the token by low-rank maps, which are no adapters.
+* Token shift: every projection reads its own mix of a token and the one before, channel by channel.
+* All layers but the first mix the value of layer 0 into theirs.
+* The output of a head is normalised by itself and gets a bonus for the current token before the gate.
+* The feed-forward network, the channel mix, is a squared-ReLU MLP behind a token shift.
+* The embeddings pass a LayerNorm of their own before layer 0 (`pre_norm`, RWKV-LM's `ln0`).
+* Padding leaves the state as it was, and packed sequences begin it anew, wherever they stand.
+"""
 
 import math
 from collections.abc import Callable

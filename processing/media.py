@@ -125,6 +125,17 @@ def read_clip(clip, sampling_rate: int | None, target: int) -> np.ndarray:
     return clip
 
 
+def clip_seconds(clip: str | os.PathLike[str] | bytes) -> float | None:
+    """How long a clip in a file or in bytes is, by its header; `None` for one that cannot be read so."""
+    import soundfile
+
+    try:
+        info = soundfile.info(BytesIO(clip) if isinstance(clip, bytes) else os.fspath(clip))
+    except (TypeError, OSError, soundfile.SoundFileError):
+        return None
+    return info.frames / info.samplerate
+
+
 def read_audio_block(block, rate: int):
     """A block of a message; if it names or holds a clip, with that clip read at `rate`, which an array already has."""
     if not isinstance(block, dict) or block.get("type") != "audio":

@@ -163,6 +163,14 @@ def test_names_are_those_of_the_classes(model_type):
             assert getattr(modeling_auto, auto_class)._model_mapping[config_class] is ours
 
 
+def test_models_are_known_by_name():
+    """As `transformers serve` and the pipelines look them up."""
+    assert modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["rwkv7"] == "RWKV7ForCausalLM"
+    names = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    assert names["rwkv_world"] == "RWKVWorldForConditionalGeneration"
+    assert "rwkv7" not in names
+
+
 def test_classes_and_registries_survive_pickling():
     assert pickle.loads(pickle.dumps(RWKV7ForCausalLM)) is RWKV7ForCausalLM
     assert pickle.loads(pickle.dumps(RWKV7Config(num_hidden_layers=3))).num_hidden_layers == 3

@@ -26,6 +26,7 @@ from ..configuration.configuration_vision_towers import GRID_ENCODERS
 from ..conversion.encoders import AUDIO_TYPES, VISION_TYPES, Encoder, load_encoder, read_encoder_config
 from ..conversion.visualrwkv import visual_config, visual_generation_config, visual_processor
 from ..conversion.visualrwkv_encoders import load_towers, read_tower_configs
+from ..modeling_rwkv7_world.checkpoint_files import can_be_hub_id
 from ..modeling_rwkv7_world.checkpoint_layouts import is_checkpoint_file
 from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
 from ..modeling_rwkv7_world.modeling_rwkv_world import RWKVWorldForConditionalGeneration
@@ -117,8 +118,7 @@ def _load(path: str, model_class: type, dtype: torch.dtype, **options) -> PreTra
 def _check_exists(path: str) -> None:
     """Refuses what can only be a folder and is none; anything else may be a Hub id."""
     folder = Path(path).expanduser()
-    can_be_id = path.count("/") <= 1 and not path.startswith((".", "~", "/"))
-    if not folder.exists() and not can_be_id:
+    if not folder.exists() and not can_be_hub_id(path):
         raise FileNotFoundError(f"{path}: no such folder")
 
 

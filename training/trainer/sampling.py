@@ -6,6 +6,7 @@ import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ...data.conversations import BadRowError, check_messages, media_blocks, message_text
+from ...processing.media import clip_seconds
 
 
 # Lengths are compared with one another only, so roughly is enough
@@ -51,15 +52,5 @@ def rough_length(row: dict) -> int:
         return 0  # it is left out, and listed, when it is read
     characters = sum(len(message_text(message)) for message in messages)
     images = sum(1 for _ in media_blocks(messages, "image"))
-    clips = sum(_clip_seconds(block) for block in media_blocks(messages, "audio"))
+    clips = sum(clip_seconds(block.get("path")) or 0.0 for block in media_blocks(messages, "audio"))
     return characters // CHARACTERS_PER_TOKEN + images * USUAL_IMAGE_TOKENS + round(clips * CLIP_TOKENS_PER_SECOND)
-
-
-def _clip_seconds(block: dict) -> float:
-    """Length of a clip that is a file, 0 for one that cannot be opened or is none."""
-    import soundfile
-
-    try:
-        return soundfile.info(block["path"]).duration
-    except (KeyError, TypeError, soundfile.SoundFileError):
-        return 0.0
