@@ -12,11 +12,14 @@ from pathlib import Path
 
 import torch
 
+from ..kernels.dispatch import execution_here
 from ..kernels.native_library import processor_field
 
 
 READ_BYTES = 2**28  # far more than a cache holds
 MATMUL_SIZE = 2048
+DTYPES = (torch.float32, torch.bfloat16)  # that the benchmarks run in
+HEAD_DIM = 64
 
 
 def medians_in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -40,6 +43,7 @@ def machine() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "inference": {str(dtype): str(execution_here("cpu", dtype, HEAD_DIM)) for dtype in DTYPES},
     }
 
 
@@ -48,8 +52,9 @@ def processor_name() -> str:
 
 
 def describe(where: dict[str, object]) -> str:
-    """One line of a report's `machine`."""
-    return f"{where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date']}"
+    """A report's `machine` in words."""
+    runs = "; ".join(f"{dtype} inference on {runs}" for dtype, runs in where["inference"].items())
+    return f"{where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date']}\n{runs}"
 
 
 def save(report: dict, path: str | None) -> None:
