@@ -27,13 +27,14 @@ TINY_WORLD_DATA := build/tiny_world/data
 TINY_WORLD_RUN := build/tiny_world/run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint tiny-world env-test
+.PHONY: help demo test test-oldest lint docs tiny-world env-test
 
 help:
 	@echo "make demo        show the shipped example model pictures and clips, and what it answers"
 	@echo "make test        run the tests"
 	@echo "make test-oldest run some of them with the oldest transformers that the package declares"
 	@echo "make lint        run ruff and the model linter"
+	@echo "make docs        build the documentation as a site in build/site; a broken link fails"
 	@echo "make tiny-world  make the example's data and train its model from nothing"
 	@echo
 	@echo "PYTHON=$(PYTHON)  the interpreter that $(VENV) is made with"
@@ -55,6 +56,9 @@ lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mlinter modeling_rwkv7_world configuration processing
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet $(ARGS)
 
 tiny-world: $(VENV)/.installed-train
 	rm -rf $(TINY_WORLD_DATA) $(TINY_WORLD_RUN)

@@ -144,7 +144,7 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sample",
         action="store_true",
-        help="sample as is usual for the model (docs/CHAT.md)",
+        help="sample as is usual for the model (docs/chat.md)",
     )
     group.add_argument(
         "--temperature",

@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""WorldRWKV's published checkpoints: the era and the encoder of each, which no tensor tells (docs/MODELS.md)."""
+"""WorldRWKV's published checkpoints: the era and the encoder of each, which no tensor tells (docs/conversion.md)."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -229,7 +229,7 @@ def _era_template(image="<|image_pad|>", media_inside=False, space=" ", every_tu
 
 _PADS_THEN_END = _era_template(image="<|image_pad|><|vision_end|>")
 
-# By era of WorldRWKV (docs/MODELS.md); "speech" is what its models with ears were trained on in every era
+# By era of WorldRWKV (docs/conversion.md); "speech" is what its models with ears were trained on in every era
 ERA_CHAT_TEMPLATES = {
     "E1": _era_template(every_turn=False),
     "E2": _era_template(),

@@ -167,7 +167,7 @@ class ChatFormat:
         stop_string: What a model writes when its turn is over.
         eos_token_id: Tokens that end an answer in World's vocabulary.
         response_template: What `parse_response` of a tokenizer goes by.
-        sampling: Settings of `GenerationConfig`; docs/CHAT.md says whose.
+        sampling: Settings of `GenerationConfig`; docs/chat.md says whose.
         penalties: Settings of `RWKVPenaltyLogitsProcessor` that go with them.
     """
 

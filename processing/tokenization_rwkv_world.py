@@ -72,7 +72,7 @@ class RWKVWorldTokenizer(TokenizersBackend):
     The chat template is that of the World and G1 text models, beginning with token 0, or of another generation by
     `RWKVWorldTokenizer.for_chat`. It takes `tools` with a `tool_choice`; `thinking=True` or `False`, which
     `enable_thinking` is another name of; `reasoning_effort`. `parse_response` gives thoughts, words and calls of an
-    answer (`docs/CHAT.md`).
+    answer (`docs/chat.md`).
 
     `word_ids()` of an encoding counts the words given with `is_split_into_words=True`. Of a plain text it counts
     tokens, for World's tokens span words, spaces and punctuation: a token need not belong to one word alone.

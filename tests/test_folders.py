@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The folders keep to the table of `docs/ARCHITECTURE.md`: imports run one way, and no two modules in a circle."""
+"""The folders keep to the table of `docs/architecture.md`: imports run one way, and no two modules in a circle."""
 
 import ast
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What PEFT runs on Llama it runs on RWKV-7: trains, answers, generates, merges, saves and loads, in any precision.
 
-`docs/PEFT.md` has the table of all methods.
+`docs/adapters.md` has the table of all methods.
 """
 
 import contextlib

@@ -16,8 +16,8 @@ from rwkv7_world.conversion.onnx_file import OnnxFile
 
 
 def example() -> str:
-    """The Python of docs/MODELS.md that runs an ONNX file."""
-    page = (Path(__file__).parents[2] / "docs" / "MODELS.md").read_text(encoding="utf-8")
+    """The Python of docs/conversion.md that runs an ONNX file."""
+    page = (Path(__file__).parents[2] / "docs" / "conversion.md").read_text(encoding="utf-8")
     return re.search(r"### In ONNX Runtime\n.*?```python\n(.*?)```", page, flags=re.DOTALL)[1]
 
 
@@ -39,7 +39,7 @@ def test_a_folder_in_bfloat16_becomes_a_file_in_float32_and_the_documents_exampl
     assert complaints == ""
 
     namespace = {}
-    exec(compile(example(), "MODELS.md", "exec"), namespace)
+    exec(compile(example(), "conversion.md", "exec"), namespace)
     model = RWKV7ForCausalLM.from_pretrained("rwkv7-0.1b", dtype=torch.float32)
     prompt = torch.tensor([[0, *tokenizer("User: Name three colors.\n\nAssistant:").input_ids]])
     expected = model.generate(prompt, max_new_tokens=20, do_sample=False)[0, prompt.shape[1] :].tolist()

@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihoods by lm_eval, as the README calls it: those of the `rwkv` package behind token 0."""
+"""Likelihoods by lm_eval, as docs/evaluation.md calls it: those of the `rwkv` package behind token 0."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ instance = pytest.importorskip("lm_eval.api.instance")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # what the package is written in
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
 PASSAGES = [
     ("The cat sat on the", " mat"),
     ("A longer passage than the other one, read in the same batch, ends in a", " word"),
@@ -28,8 +28,8 @@ PASSAGES = [
 
 @pytest.fixture(scope="module")
 def documented() -> dict[str, str]:
-    """The model's arguments in the README's command, without the folder."""
-    (arguments,) = re.findall(r"python -m lm_eval --model hf --model_args pretrained=FOLDER,(\S+)", README.read_text())
+    """The model's arguments in the command of the page, without the folder."""
+    (arguments,) = re.findall(r"python -m lm_eval --model hf --model_args pretrained=FOLDER,(\S+)", PAGE.read_text())
     return dict(argument.split("=") for argument in arguments.split(","))
 
 

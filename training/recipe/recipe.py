@@ -47,7 +47,7 @@ class ModelSpec:
         vision: Folder or Hub id of a vision encoder; a list of those of DINOv2 with registers, SigLIP and SAM makes a
             VisualRWKV.
         audio: Folder or Hub id of an audio encoder.
-        chat_template: Of such a composite: an era of WorldRWKV or a template of E7 (`docs/MODELS.md`), or a file of
+        chat_template: Of such a composite: an era of WorldRWKV, a template of E7 (`docs/conversion.md`), or a file of
             Jinja.
         config: Fields of the configuration: of such a composite, or with `model_type` of a new model.
         build: Python, "file.py:function", that returns a model and its processor.
