@@ -88,7 +88,7 @@ def build_peft_config(model: PreTrainedModel, spec: Mapping[str, Any]) -> PeftCo
             model are trained too).
 
     Raises:
-        ValueError: If a key is unknown, or a value is none that the method or the model can take.
+        ValueError: If a key is unknown, or a value is out of range for the method or the model.
     """
     method = check_adapter(spec)
     _check_base(model, method, spec)

@@ -92,7 +92,7 @@ def answer_samples_of(
 
 
 def finish(out: Path, text: str, records: Sequence[dict]) -> None:
-    """Writes the output, whole or not at all, removes the folder of the run, and says what could not be read."""
+    """Writes the output atomically, removes the folder of the run, and says what could not be read."""
     from ..conversion.output import whole_file
 
     with whole_file(out) as path:

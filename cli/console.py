@@ -130,7 +130,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def show_progress(title: str, is_shown: bool = True) -> Callable[[Sequence[Any]], Iterable[Any]]:
-    """What shows a bar on a terminal's stderr while a sequence is gone through."""
+    """What shows a bar on a terminal's stderr while a sequence is read."""
     from rich.console import Console
     from rich.progress import track
 

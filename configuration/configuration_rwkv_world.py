@@ -42,10 +42,10 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
     r"""
     vision_config (`dict` or `PreTrainedConfig`, *optional*):
         The vision encoder, any transformers vision model that returns patch features, or several of them as a
-        `VisionTowersConfig`. `None` is a model without eyes.
+        `VisionTowersConfig`. `None` is a model without a vision encoder.
     audio_config (`dict` or `PreTrainedConfig`, *optional*):
         The audio encoder: Whisper, of which the encoder is used, or WavLM, HuBERT, wav2vec 2.0. `None` is a model
-        without ears.
+        without an audio encoder.
     vision_feature_layer (`int`, *optional*):
         Index into the hidden states of the vision encoder. `None` takes its last hidden state, after the final norm
         where the encoder has one.
@@ -199,7 +199,7 @@ class RWKVWorldConfig(WritesItsCode, PreTrainedConfig):
             self._check_vision()
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> Any:
-        """As the base class does; what has ears also names the pipeline for speech."""
+        """As the base class does; what has an audio encoder also names the pipeline for speech."""
         if self.audio_config is not None:
             self.custom_pipelines = pipeline_references(self.pipelines)
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)

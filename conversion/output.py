@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Output that appears whole or not at all: written beside its place under another name, renamed at the end."""
+"""Atomic output: written beside its place under another name, renamed at the end."""
 
 import os
 import shutil

@@ -90,7 +90,7 @@ def _refuse(full_name: str, name: str) -> None:
     if end in _REFUSED:
         raise ValueError(f"{full_name} is {_REFUSED[end]}")
     refuse_foreign_names([name])
-    raise ValueError(f"the tensor {full_name} is none that RWKV-PEFT trains in an RWKV-7 model")
+    raise ValueError(f"unexpected tensor {full_name} in an adapter of RWKV-PEFT for RWKV-7")
 
 
 def module_names(layers: int) -> dict[str, str]:

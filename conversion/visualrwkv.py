@@ -215,7 +215,7 @@ def _check_parts(shapes: Iterable[str]) -> None:
         )
     foreign = next((name for name in shapes if not name.startswith((TEXT_PREFIX, *_VISUAL_PREFIXES))), None)
     if foreign is not None:
-        raise ValueError(f"the tensor {foreign} is none that VisualRWKV 7.00 has")
+        raise ValueError(f"unexpected tensor {foreign} in VisualRWKV 7.00")
 
 
 def _read_towers(checkpoint: _Checkpoint, encoders: Sequence[str | os.PathLike[str]] | None) -> _Towers:

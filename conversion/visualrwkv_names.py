@@ -90,7 +90,7 @@ def read_projector(shapes: Mapping[str, Shape], hidden_size: int) -> VisualProje
         hidden_size: Width of the text model.
 
     Raises:
-        ValueError: If it is none that is known, or a tensor is missing, unknown or of another shape.
+        ValueError: If it is unknown, or a tensor is missing, unknown or of another shape.
     """
     shapes = under(shapes, PROJECTOR_PREFIX)
     type, names, main = ("gated_mlp", GATED_NAMES, "o_proj.weight")

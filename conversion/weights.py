@@ -74,7 +74,7 @@ def check_exactly(shapes: Mapping[str, Shape], expected: Mapping[str, Shape], pr
             raise ValueError(f"{prefix}{name} has the shape {shapes[name]}, expected {shape}")
     unknown = sorted(shapes.keys() - expected.keys())
     if unknown:
-        raise ValueError(f"the tensor {prefix}{unknown[0]} is none that {owner} has")
+        raise ValueError(f"unexpected tensor {prefix}{unknown[0]} in {owner}")
 
 
 def make_plan(

@@ -151,7 +151,7 @@ def read_projector(shapes: Mapping[str, Shape], prefix: str, hidden_size: int) -
         hidden_size: Width of the text model.
 
     Raises:
-        ValueError: If it is none that is known, or a tensor is missing, unknown or of another shape.
+        ValueError: If it is unknown, or a tensor is missing, unknown or of another shape.
     """
     shapes = {name.removeprefix(prefix): tuple(shape) for name, shape in shapes.items()}
     if "pre_norm.weight" in shapes and "conv.bias" in shapes:

@@ -70,7 +70,7 @@ def detect_format(path: Path) -> str:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be told.
+        ValueError: If it cannot be inferred.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
@@ -82,7 +82,7 @@ def detect_format(path: Path) -> str:
         return "datasets"
     advice = f"name it in the recipe as format: {' | '.join(FORMATS)}"
     if path.suffix not in (".json", ".jsonl"):
-        raise ValueError(f"{path}: its format cannot be told from its name; {advice}")
+        raise ValueError(f"{path}: its format cannot be inferred from its name; {advice}")
     _, record = next(read_records(path), (None, None))
     if not isinstance(record, dict):
         raise ValueError(f"{path}: holds no JSON object to tell its format from; {advice}")

@@ -18,7 +18,7 @@ class Mixture(Dataset):
 
     Args:
         sets: Sets with a length.
-        weights: How often each is gone through in an epoch: 2 is twice, 0.5 is half of its rows, chosen at random.
+        weights: How often each is read in an epoch: 2 is twice, 0.5 is half of its rows, chosen at random.
         seed: Of that choice.
     """
 

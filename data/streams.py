@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Streamed rows without an end, so that how often they were gone through need not be known to find a place in them."""
+"""Streamed rows without an end, so that the number of epochs need not be known to find a place in them."""
 
 from collections.abc import Iterator
 from itertools import count

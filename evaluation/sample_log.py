@@ -63,7 +63,7 @@ class SampleLog:
             path.unlink(missing_ok=True)
 
     def write(self, name: str, content: str) -> Path:
-        """Writes a file of the folder, whole or not at all."""
+        """Writes a file of the folder atomically."""
         path = self.folder / name
         unfinished = path.with_name(f"{name}.unfinished")
         unfinished.write_text(content, encoding="utf-8")

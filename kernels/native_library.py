@@ -197,7 +197,7 @@ def processor_field(*names: str) -> str:
 
 
 def _restore_sources(folder: Path) -> None:
-    """Writes those of `SOURCES` that are missing into a folder, each whole or not at all."""
+    """Writes those of `SOURCES` that are missing into a folder, each atomically."""
     for name, text in SOURCES.items():
         if (folder / name).is_file():
             continue

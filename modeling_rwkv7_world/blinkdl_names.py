@@ -299,7 +299,7 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], sizes: Sizes) -> None:
     unknown = sorted(shapes.keys() - entries.keys())
     if unknown:
         more = f", and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        raise ValueError(f"the tensor {unknown[0]} is none that RWKV-7 has{more}")
+        raise ValueError(f"unexpected tensor {unknown[0]} in RWKV-7{more}")
     for name, shape in shapes.items():
         if tuple(shape) != entries[name].shape:
             raise ValueError(f"{name} has the shape {tuple(shape)}, expected {entries[name].shape}")

@@ -528,8 +528,8 @@ class RWKV7Model(RWKV7PreTrainedModel):
     ) -> RWKV7StateEncoding:
         """The state after a text, as features of it: for search, clustering, or a linear classifier.
 
-        The vectors differ in kind and scale, so they are not to be averaged; bring every number to mean 0 and
-        deviation 1 over varied texts first, which [`StateStatistics`] does (RWKV-LM's advice on state as embedding).
+        The vectors differ in kind and scale, so they are not to be averaged; standardise every element
+        (z-score) over varied texts first, which [`StateStatistics`] does (RWKV-LM's advice on state as embedding).
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):

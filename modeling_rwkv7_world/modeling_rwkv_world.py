@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""RWKV-7 with eyes and ears: encoders, projectors, and the language model that reads their features as tokens."""
+"""RWKV-7 with vision and audio encoders: projectors, and the language model that reads the features as tokens."""
 
 import copy
 from collections.abc import Callable

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Chat templates of models with eyes and ears, in Jinja, and what all templates share."""
+"""Chat templates of models with vision and audio encoders, in Jinja, and what all templates share."""
 
 # Characters that open and end a turn, ids 23 and 24; the model ends its answer with the second
 TURN_START, TURN_END = "\x16", "\x17"
@@ -229,7 +229,7 @@ def _era_template(image="<|image_pad|>", media_inside=False, space=" ", every_tu
 
 _PADS_THEN_END = _era_template(image="<|image_pad|><|vision_end|>")
 
-# By era of WorldRWKV (docs/conversion.md); "speech" is what its models with ears were trained on in every era
+# By era of WorldRWKV (docs/conversion.md); "speech" is what those with an audio encoder were trained on in every era
 ERA_CHAT_TEMPLATES = {
     "E1": _era_template(every_turn=False),
     "E2": _era_template(),

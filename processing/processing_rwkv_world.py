@@ -129,8 +129,8 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
         Args:
             config: Configuration of the model.
             tokenizer: A World tokenizer.
-            image_processor: Stock image processor of the vision encoder, for a model with eyes.
-            feature_extractor: Stock feature extractor of the audio encoder, for a model with ears.
+            image_processor: Stock image processor of the vision encoder, for a model with a vision encoder.
+            feature_extractor: Stock feature extractor of the audio encoder, for a model with an audio encoder.
             chat_template: Jinja template; the World template by default.
         """
         options = {}
@@ -187,14 +187,18 @@ class RWKVWorldProcessor(WritesItsCode, ProcessorMixin):
             raise ValueError('A video is given in a conversation, as {"type": "video", "video": ...}, or as images.')
         if images is not None:
             if not hasattr(self, "image_processor"):
-                raise ValueError("Images were given to a processor without an image_processor: the model has no eyes.")
+                raise ValueError(
+                    "Images were given to a processor without an image_processor: the model has no vision encoder."
+                )
             given = dict(kwargs.get("images_kwargs") or {}) | kwargs
             # What the caller will not have rescaled has the range that the encoder takes
             keep_floats = given.get("do_rescale", getattr(self.image_processor, "do_rescale", None)) is False
             images = read_images(images, given.get("input_data_format"), keep_floats)
         if audio is not None:
             if not hasattr(self, "feature_extractor"):
-                raise ValueError("Audio was given to a processor without a feature_extractor: the model has no ears.")
+                raise ValueError(
+                    "Audio was given to a processor without a feature_extractor: the model has no audio encoder."
+                )
             sampling_rate = kwargs.get("sampling_rate", (kwargs.get("audio_kwargs") or {}).get("sampling_rate"))
             target = self.feature_extractor.sampling_rate
             _check_rows(nest_clips(audio), text, self.audio_token, "clips")

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""`pipeline("automatic-speech-recognition")` for models with ears.
+"""`pipeline("automatic-speech-recognition")` for models with an audio encoder.
 
 The class of transformers knows CTC, transducers and encoder-decoders only, and reads files by ffmpeg. A saved folder
 names this one in `custom_pipelines`, so it serves wherever the folder is loaded with `trust_remote_code=True`.
@@ -44,7 +44,9 @@ class RWKVWorldSpeechRecognitionPipeline(Pipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if getattr(self.processor, "feature_extractor", None) is None:
-            raise ValueError("Speech recognition needs a processor with a feature_extractor: the model has no ears.")
+            raise ValueError(
+                "Speech recognition needs a processor with a feature_extractor: the model has no audio encoder."
+            )
         # The processor pads batches; the base class would do so too, and refuse parts that pad on different sides
         self.feature_extractor = None
 

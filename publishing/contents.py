@@ -26,7 +26,7 @@ class Kind(StrEnum):
     """What is published."""
 
     TEXT = "text model"
-    WORLD = "model with eyes or ears"
+    WORLD = "model with vision or audio encoders"
     ADAPTER = "adapter"
     STATE = "trained state"
 

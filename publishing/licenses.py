@@ -39,7 +39,7 @@ def license_problems(license: str | None, name: str | None, link: str | None, fi
     if not license:
         yield "no licence is set; give --license, for instance --license apache-2.0"
     elif license not in LICENSES:
-        yield f"licence {license!r} is none that the Hub knows{_suggestion(license)}"
+        yield f"licence {license!r} is unknown to the Hub{_suggestion(license)}"
     if license != OTHER:
         return
     if not name:

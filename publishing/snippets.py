@@ -116,7 +116,7 @@ def write_snippets(contents: Contents, repo: str, base: str | None, local: bool 
 
 
 def is_composite_adapter(contents: Contents) -> bool:
-    """Whether an adapter is for a model with eyes or ears, whose text model is called `language_model`."""
+    """Whether an adapter is for a model with vision or audio encoders, whose text model is called `language_model`."""
     parts = ".language_model.", "_tower.", "_projector.", "_projectors."
     return any(part in name for file in contents.weights for name in tensor_names(file) for part in parts)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""States as embeddings of texts: every number brought to mean 0 and deviation 1 over varied texts."""
+"""States as embeddings of texts: every element standardised (z-score) over varied texts."""
 
 import os
 from pathlib import Path

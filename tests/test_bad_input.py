@@ -117,22 +117,22 @@ BAD_INPUTS: dict[str, tuple[Callable, type[Exception], str]] = {
         "Image features and image tokens do not match, tokens: 5, features: 9",
     ),
     # Modalities that the model does not have
-    "an image for a processor without eyes": (
+    "an image for a processor without a vision encoder": (
         lambda f: processor(None, "wavlm")(text=IMAGE, images=random_image()),
         ValueError,
-        "Images were given to a processor without an image_processor: the model has no eyes.",
+        "Images were given to a processor without an image_processor: the model has no vision encoder.",
     ),
-    "an image for a model without eyes": (
+    "an image for a model without a vision encoder": (
         lambda f: forward([[5]], vision=None, pixel_values=PIXELS),
         ValueError,
         "pixel_values were given to a model without a vision tower (vision_config is None).",
     ),
-    "a clip for a processor without ears": (
+    "a clip for a processor without an audio encoder": (
         lambda f: processor("siglip")(text=AUDIO, audio=random_clip(), sampling_rate=SAMPLING_RATE),
         ValueError,
-        "Audio was given to a processor without a feature_extractor: the model has no ears.",
+        "Audio was given to a processor without a feature_extractor: the model has no audio encoder.",
     ),
-    "a clip for a model without ears": (
+    "a clip for a model without an audio encoder": (
         lambda f: forward([[5]], input_features=torch.zeros(1, 4000)),
         ValueError,
         "input_features were given to a model without an audio tower (audio_config is None).",

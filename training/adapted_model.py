@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..adapters import attach_adapter
 from ..conversion.output import usual_mode
-from .checkpoint.checkpoints import write_whole
+from .checkpoint.checkpoints import write_atomically
 from .recipe.recipe import Recipe
 from .trainer.parameter_selectors import parts_of
 
@@ -80,5 +80,5 @@ def _save(model: PreTrainedModel, processor, folder: Path) -> None:
         processor.save_pretrained(partial)
         usual_mode(*partial.glob("*.safetensors"))
 
-    write_whole(write, folder.parent, "the base model")
+    write_atomically(write, folder.parent, "the base model")
     partial.rename(folder)

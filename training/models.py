@@ -175,7 +175,9 @@ def _assemble_visualrwkv(
     """A VisualRWKV of a text model and its three towers, with a new projector."""
     spec = recipe.model
     if spec.audio is not None or spec.chat_template is not None or recipe.processor is not None:
-        raise ValueError("model.vision with three towers is a VisualRWKV, which has its own processor and no ears")
+        raise ValueError(
+            "model.vision with three towers is a VisualRWKV, which has its own processor and no audio encoder"
+        )
     towers = load_towers(spec.vision, read_tower_configs(spec.vision))
     options = {"vision_projector_type": "gated_mlp", "num_token_per_image": None, **spec.config}
     config = visual_config(

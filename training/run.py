@@ -16,7 +16,7 @@ from ..data.skipped_rows import SKIPPED_ROWS_FILE, SkippedRows
 from ..data.streams import EndlessRows
 from .adapted_model import adapt
 from .auxiliary import WithAuxiliaryLoss
-from .checkpoint.checkpoints import last_checkpoint, write_whole
+from .checkpoint.checkpoints import last_checkpoint, write_atomically
 from .models import build_model
 from .recipe.arguments import RWKVTrainingArguments
 from .recipe.hooks import is_hook, load_hook
@@ -69,7 +69,7 @@ def run_recipe(path: str | Path, assignments: tuple[str, ...] = (), resume: bool
             f"{trainer.state.max_steps}, with a checkpoint; the same command with --resume goes on"
         )
     trainer.save_state()  # first: the card of an adapter holds its figures
-    write_whole(trainer.save_model, Path(recipe.output_dir), "the trained model")
+    write_atomically(trainer.save_model, Path(recipe.output_dir), "the trained model")
     return trainer
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The rwkv7-world authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny World's model and processor, both new: an RWKV-7 with eyes and ears of a few million parameters."""
+"""Tiny World's model and processor, both new: an RWKV-7 with vision and audio encoders of a few million parameters."""
 
 from conversations import build_tokenizer
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, WhisperConfig, WhisperFeatureExtractor

@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes and printed words, drawn by Pillow, and questions: the eyes' half of Tiny World's data.
+"""Pictures of coloured shapes and printed words, drawn by Pillow, and questions: the vision half of Tiny World's data.
 
 `make_scene(seed)` returns a 64x64 RGB picture and questions that the picture answers in one word. It depends on
 nothing but its arguments. `describe` says what a scene holds (each shape or word, its color, its cell of a 3x3 grid);

@@ -1,4 +1,4 @@
-"""Spoken numbers, digit strings and commands, synthesised by espeak-ng: the ears' half of Tiny World's data.
+"""Spoken numbers, digit strings and commands, synthesised by espeak-ng: the audio half of Tiny World's data.
 
 `make_clip(seed)` returns one clip that depends on nothing but its arguments. Clips made with `held_out=True` are
 spoken by `HELD_OUT_VOICES`, whose variants (the shape of the vocal tract) no training voice has; that is what differs

@@ -95,7 +95,7 @@ BAD_FILES = {
     "a text tensor missing": ({"without": ("llm.blocks.1.att.w1",)}, "the tensor blocks.1.att.w1 is missing"),
     "an unknown projector tensor": (
         {"proj.conv.weight": torch.zeros(1)},
-        "the tensor proj.conv.weight is none that a projector has",
+        "unexpected tensor proj.conv.weight in a projector",
     ),
     "an unknown encoder tensor": (
         {"encoder.encoder.head.weight": torch.zeros(1)},
@@ -179,7 +179,7 @@ BAD_SETTINGS = {
     "tie_qkvo": (False, "the tensor model.proj.rwkv_q_projs.0.weight is missing"),
     "language_layer_indices": (
         [0],
-        "the tensor model.proj.memory_norms.2.bias is none that a projector that attends to patches has",
+        "unexpected tensor model.proj.memory_norms.2.bias in a projector that attends to patches",
     ),
     "visual_layer_indices": (
         [0, 9],

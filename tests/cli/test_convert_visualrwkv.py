@@ -107,8 +107,8 @@ WITH = {
         torch.zeros(1, 15, 144),
         "vit.siglip_featurizer.*: pos_embed has 15 positions, expected a square number",
     ),
-    "vit.sam_featurizer.odd": (torch.zeros(1), "the tensor vit.sam_featurizer.odd is none that the tower SAM has"),
-    "head.weight": (torch.zeros(1), "the tensor head.weight is none that VisualRWKV 7.00 has"),
+    "vit.sam_featurizer.odd": (torch.zeros(1), "unexpected tensor vit.sam_featurizer.odd in the tower SAM"),
+    "head.weight": (torch.zeros(1), "unexpected tensor head.weight in VisualRWKV 7.00"),
     "vit.dino_featurizer.blocks.99999.norm1.weight": (
         torch.zeros(1),
         "vit.dino_featurizer.*: 50 tensors cannot make the 100000 layers that their names tell of",

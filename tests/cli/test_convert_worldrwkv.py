@@ -102,7 +102,7 @@ BAD_CHECKPOINTS = {
     "a text tensor missing": ({"without": ("blocks.1.att.w1",)}, "the tensor blocks.1.att.w1 is missing"),
     "an unknown projector tensor": (
         {f"{ADAPTER}extra": torch.zeros(1)},
-        f"the tensor {ADAPTER}extra is none that a projector has",
+        f"unexpected tensor {ADAPTER}extra in a projector",
     ),
     "another shape": (
         {f"{ADAPTER}proj.2.bias": torch.zeros(3)},

@@ -40,7 +40,7 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def text_model(tmp_path: Path) -> Path:
-    """A folder with the configuration of a model that has neither eyes nor ears, and no weights."""
+    """A folder with the configuration of a model that has neither a vision nor an audio encoder, and no weights."""
     folder = tmp_path / "text_model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))

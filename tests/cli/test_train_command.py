@@ -120,7 +120,7 @@ def test_pictures_for_a_model_without_eyes_are_told(recipe, tmp_path, capsys):
     save_composite(tmp_path / "blind", vision=None)
     write_llava(tmp_path / "pictures", rows=2)
     said = refusal(capsys, recipe, "--set", "model=blind", "--set", "data=[pictures/records.json]")
-    assert "the model has no eyes" in said
+    assert "the model has no vision encoder" in said
 
 
 def test_unknown_recipe_is_told(capsys):

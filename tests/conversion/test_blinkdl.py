@@ -290,7 +290,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
         changed(blocks__999999999__att__x_r=ZERO),
         "{}: 70 tensors cannot make the 1000000000 layers that their names tell of",
     ),
-    "unknown tensor": (changed(blocks__0__att__zzz=ZERO), "{}: the tensor blocks.0.att.zzz is none that RWKV-7 has"),
+    "unknown tensor": (changed(blocks__0__att__zzz=ZERO), "{}: unexpected tensor blocks.0.att.zzz in RWKV-7"),
     "part of RWKV-7a": (
         changed(blocks__0__ffn__s_emb__weight=ZERO),
         "{}: the tensor blocks.0.ffn.s1 is missing",
@@ -400,7 +400,7 @@ class TestBadFolders:
         file = hub_folder(tmp_path) / "model.safetensors"
         save_file(load_file(file) | {"model.layers.0.attn.extra": ZERO}, file)
         assert refusal_of_folder(file.parent) == (
-            f"{file.parent}: the tensor model.layers.0.attn.extra is none that RWKV-7 has"
+            f"{file.parent}: unexpected tensor model.layers.0.attn.extra in RWKV-7"
         )
 
     def test_tied_head(self, tmp_path):

@@ -102,7 +102,7 @@ FAULTS = {
     "no residual": ("blocks.1.qkv.k_emb_x.weight", None, "the tensor {} is missing"),
     "no low rank": ("blocks.0.ffn.s1", None, "the tensor {} is missing"),
     "no attention in a layer": ("blocks.1.qkv.", None, "the tensor blocks.1.qkv.qq.weight is missing, and 17 more"),
-    "unknown": ("blocks.1.qkv.zz", torch.zeros(3), "the tensor {} is none that RWKV-7 has"),
+    "unknown": ("blocks.1.qkv.zz", torch.zeros(3), "unexpected tensor {} in RWKV-7"),
     "short table": ("blocks.0.ffn.s_emb.weight", torch.zeros(49, 25), "{} has the shape (49, 25), expected (50, 25)"),
     "narrow": ("blocks.1.qkv.v2", torch.zeros(3, 60), "{} has the shape (3, 60), expected (3, 64)"),
     "vectors unlike": ("blocks.1.ffn.s0", torch.zeros(1, 1, 96), "{} has the shape (1, 1, 96), expected (96,)"),

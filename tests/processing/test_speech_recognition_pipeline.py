@@ -96,5 +96,5 @@ def test_what_cannot_be_heard_is_refused(hear, clip, options, message):
 
 
 def test_a_model_without_ears_is_refused():
-    with pytest.raises(ValueError, match="the model has no ears"):
+    with pytest.raises(ValueError, match="the model has no audio encoder"):
         make_pipeline(tiny_composite("siglip", None), tiny_processor("siglip", None))

@@ -391,7 +391,7 @@ def test_all_that_is_wrong_is_told_in_one_go(model_folder, capsys):
     ("options", "reason"),
     [
         ([], "no licence is set; give --license"),
-        (["--license", "apache2"], "licence 'apache2' is none that the Hub knows; did you mean 'apache-2.0'?"),
+        (["--license", "apache2"], "licence 'apache2' is unknown to the Hub; did you mean 'apache-2.0'?"),
         (["--license", "GPL v3"], "did you mean 'gpl-3.0'?"),
         (["--license", "ours"], "use other with --license-name"),
         (["--license", "other", "--license-link", "https://a.b/c"], "licence other needs --license-name"),

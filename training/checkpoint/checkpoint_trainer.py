@@ -19,7 +19,7 @@ from ...conversion.output import usual_mode
 from ...publishing.model_card import adapter_card
 from ..auxiliary import WithAuxiliaryLoss, without_auxiliary
 from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
-from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_whole
+from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_atomically
 
 
 AUXILIARY_WEIGHTS = "auxiliary.safetensors"
@@ -60,7 +60,7 @@ class CheckpointTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._partial = True
         try:
-            write_whole(lambda: super(CheckpointTrainer, self)._save_checkpoint(model, trial), run_dir, name)
+            write_atomically(lambda: super(CheckpointTrainer, self)._save_checkpoint(model, trial), run_dir, name)
         finally:
             self._partial = False
         self._name_best_checkpoint(run_dir, partial)

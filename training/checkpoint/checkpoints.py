@@ -64,7 +64,7 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(write: Callable[[], None], output_dir: Path, what: str) -> None:
+def write_atomically(write: Callable[[], None], output_dir: Path, what: str) -> None:
     """Calls `write`, and says what is the matter where it fails.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
 
-class CompleteSteps(Sampler):
+class PadLastBatch(Sampler):
     """The rows of another sampler, then as many `None` as make the last batches of all processes whole.
 
     Args:

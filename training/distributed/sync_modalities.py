@@ -24,7 +24,7 @@ _MODULES = {name for modules in MODULES_OF_INPUT.values() for name in modules}
 
 
 @dataclass
-class LikeMedia:
+class SyncModalities:
     """Sees to it that processes encode alike.
 
     Args:

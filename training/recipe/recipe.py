@@ -93,7 +93,7 @@ class DataSpec:
         format: A name of `data.formats.FORMATS`, or Python, "file.py:function"; told from the file by default.
         options: Of the format's reader.
         split: A slice of the rows, as "[:90%]".
-        weight: How often the rows are gone through in an epoch.
+        weight: How often the rows are read in an epoch.
     """
 
     SHORTHAND: ClassVar[str] = "path"

@@ -73,7 +73,7 @@ class ConversationCollator:
     def __call__(self, rows: list[dict | None]) -> dict[str, torch.Tensor]:
         """The batch of those rows that are good: `input_ids`, `attention_mask`, `labels`, all (batch, time), media.
 
-        `None` stands for no row, see [`complete_batches`].
+        `None` stands for no row, see [`pad_last_batch`].
 
         Raises:
             ValueError: If a row is bad and `strict` is set, or very many are, one after the other.

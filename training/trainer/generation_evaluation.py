@@ -87,8 +87,8 @@ class GenerationEvaluator:
             if not good and not together:
                 continue
             inputs = trainer._prepare_inputs(inputs)
-            if trainer.like_media.counts_calls:
-                inputs, _ = trainer.like_media.align(inputs, has_rows=bool(good))
+            if trainer.sync_modalities.counts_calls:
+                inputs, _ = trainer.sync_modalities.align(inputs, has_rows=bool(good))
             output = model.generate(**inputs, **options)
             if not good:
                 continue

@@ -16,8 +16,8 @@ from ...modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from ..auxiliary import TARGETS, WithAuxiliaryLoss
 from ..checkpoint.checkpoint_trainer import CheckpointTrainer
 from ..distributed.gradient_exchange import touch_unused
-from ..distributed.pad_last_batch import CompleteSteps, CompleteStream, RowsOrNone
-from ..distributed.sync_modalities import LikeMedia
+from ..distributed.pad_last_batch import CompleteStream, PadLastBatch, RowsOrNone
+from ..distributed.sync_modalities import SyncModalities
 from .chunked_time import ChunkedBatch, ChunkRunner, encode_media, lengthen
 from .collator import ConversationCollator
 from .generation_evaluation import GenerationEvaluator
@@ -34,7 +34,7 @@ _WEIGHTS = ("loss_weights", "l2wrap", "auxiliary_scale")
 
 
 class RWKVTrainer(CheckpointTrainer):
-    """Trains RWKV-7 models, with or without eyes and ears; everything else is as in transformers' Trainer.
+    """Trains RWKV-7 models, with or without vision and audio encoders; everything else is as in transformers' Trainer.
 
     Args:
         model: The model, or one with an auxiliary loss around it ([`WithAuxiliaryLoss`]).
@@ -67,8 +67,8 @@ class RWKVTrainer(CheckpointTrainer):
         self.model_accepts_loss_kwargs = True  # so that the items of every step are counted
         in_buckets = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.model.register_forward_hook(partial(touch_unused, in_buckets=in_buckets), with_kwargs=True)
-        self.like_media = LikeMedia(self.accelerator, self.model)
-        self._frozen_encoders = [tower for tower in self.like_media.towers.values() if _is_frozen(tower)]
+        self.sync_modalities = SyncModalities(self.accelerator, self.model)
+        self._frozen_encoders = [tower for tower in self.sync_modalities.towers.values() if _is_frozen(tower)]
         self._throughput = Throughput()
         self._evaluated = MeanLoss()
 
@@ -143,12 +143,12 @@ class RWKVTrainer(CheckpointTrainer):
         if args.l2wrap:
             mask = inputs.get("attention_mask", torch.ones_like(inputs["labels"]))
             inputs["l2wrap"] = mask * (args.l2wrap / counts.tokens.clamp(min=1))
-        return self._with_like_media(inputs) if self.like_media.is_needed else inputs
+        return self._with_synced_modalities(inputs) if self.sync_modalities.is_needed else inputs
 
-    def _with_like_media(self, inputs: dict) -> dict:
+    def _with_synced_modalities(self, inputs: dict) -> dict:
         """The inputs, or where there are no rows those of another process, of which nothing counts."""
         mask = inputs.get("attention_mask")
-        inputs, is_borrowed = self.like_media.align(inputs, has_rows=mask is None or bool(mask.any()))
+        inputs, is_borrowed = self.sync_modalities.align(inputs, has_rows=mask is None or bool(mask.any()))
         return inputs | {name: inputs[name] * 0 for name in _WEIGHTS if is_borrowed and name in inputs}
 
     def _share(self, loss: torch.Tensor) -> torch.Tensor:
@@ -223,7 +223,7 @@ class RWKVTrainer(CheckpointTrainer):
                 order = sampler_fn(dataset)
                 if isinstance(order, RandomSampler):  # as accelerate does where it finds one
                     order = SeedableRandomSampler(dataset, data_seed=self.args.data_seed)
-                sampler = CompleteSteps(order, samples_of_batch)
+                sampler = PadLastBatch(order, samples_of_batch)
                 dataset, sampler_fn = RowsOrNone(dataset), lambda rows: sampler
         return super()._get_dataloader(dataset, description, batch_size, sampler_fn, is_training, **kwargs)
 
