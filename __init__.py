@@ -34,7 +34,7 @@ from .moved_modules import keep_old_names
 from .processing.tokenization_rwkv_world import RWKVWorldTokenizer
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 keep_old_names()
 _rwkv7_config = RWKV7OrNativeConfig if native_config_class() else RWKV7Config
