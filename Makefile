@@ -27,7 +27,7 @@ TINY_WORLD_DATA := build/tiny_world/data
 TINY_WORLD_RUN := build/tiny_world/run
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest lint docs tiny-world env-test
+.PHONY: help demo test test-oldest lint docs wheel tiny-world env-test
 
 help:
 	@echo "make demo        show the shipped example model pictures and clips, and what it answers"
@@ -35,6 +35,7 @@ help:
 	@echo "make test-oldest run some of them with the oldest transformers that the package declares"
 	@echo "make lint        run ruff and the model linter"
 	@echo "make docs        build the documentation as a site in build/site; a broken link fails"
+	@echo "make wheel       build a wheel into dist, with the CPU kernels compiled for this processor"
 	@echo "make tiny-world  make the example's data and train its model from nothing"
 	@echo
 	@echo "PYTHON=$(PYTHON)  the interpreter that $(VENV) is made with"
@@ -56,6 +57,14 @@ lint: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mlinter modeling_rwkv7_world configuration processing
+
+# A wheel of what git tracks, with the CPU kernels built for this torch and this processor
+wheel: $(VENV)/.installed-fast
+	rm -rf build/wheel
+	git checkout-index --all --prefix=build/wheel/rwkv7_world/
+	cd build/wheel && TORCH_EXTENSIONS_DIR=$(CURDIR)/build/wheel/kernels $(abspath $(RUN)) -m rwkv7_world.kernels.prebuild
+	$(PIP) wheel --no-deps --wheel-dir dist build/wheel/rwkv7_world --config-settings=--build-option=--plat-name=$$($(RUN) -c \
+		'import sysconfig; print(sysconfig.get_platform().replace("-", "_").replace(".", "_"))')
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet $(ARGS)

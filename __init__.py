@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .processing.tokenization_rwkv_world import RWKVWorldTokenizer
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public name -> the module that it comes from
 _MODULES = {

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from ..configuration.optional_libraries import how_to_install
+
 
 PROGRAM = "rwkv7-world"
 EXIT_OK = 0
@@ -35,26 +37,6 @@ _SYSTEM_ERRORS = {
 _DISK_FULL = os.strerror(errno.ENOSPC)
 # Without these no sub-command runs
 REQUIRED_LIBRARIES = ("torch", "transformers")
-# Libraries that are not always installed, and the extra of this package that brings each
-EXTRAS = {
-    "accelerate": "train",
-    "av": "video",
-    "bitsandbytes": "qlora",
-    "datasets": "train",
-    "deepspeed": "deepspeed",
-    "espeakng_loader": "train",
-    "evaluate": "eval",
-    "jiwer": "eval",
-    "matplotlib": "plot",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
-    "onnxscript": "onnx",
-    "peft": "train",
-    "shtab": "completion",
-    "tensorboard": "train",
-    "whisper_normalizer": "eval",
-    "yaml": "train",
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,8 +68,8 @@ def first_line(error: BaseException) -> str:
         return _SYSTEM_ERRORS[errno.ENOSPC]
     if isinstance(error, ImportError) and error.name in REQUIRED_LIBRARIES:
         return f"{error.name} is not installed or damaged ({error}); pip install {PROGRAM}"
-    if isinstance(error, ImportError) and (extra := EXTRAS.get((error.name or "").split(".")[0].replace("-", "_"))):
-        return f'{error.name} is not installed; pip install "{PROGRAM}[{extra}]"'
+    if isinstance(error, ImportError) and (line := how_to_install(error)):
+        return line
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, _SELF_EXPLAINING) and message:
         return message

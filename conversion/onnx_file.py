@@ -29,6 +29,7 @@ from torch import nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
+from ..configuration.optional_libraries import missing
 from ..modeling_rwkv7_world.cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache
 from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
 from .folder import check_finite
@@ -124,7 +125,7 @@ def check_libraries() -> None:
     """
     for library in LIBRARIES:
         if find_spec(library) is None:
-            raise ModuleNotFoundError(f"No module named {library!r}", name=library)
+            raise missing(library)
 
 
 @torch.no_grad()

@@ -5,9 +5,14 @@
 import re
 from collections.abc import Sequence
 
-import datasets
 import numpy as np
 from torch.utils.data import Dataset
+
+from ..configuration.optional_libraries import optional_imports
+
+
+with optional_imports():
+    import datasets
 
 
 _SLICE = re.compile(r"\[(\d+%?)?:(\d+%?)?\]")

@@ -14,13 +14,16 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-import datasets
-
+from ..configuration.optional_libraries import optional_imports
 from .conversations import ELSEWHERE, MEDIA, BadRowError
 from .manifests import TEXT_COLUMNS
 from .stored_sets import folders_of_fetched_sets, is_fetched, leads_out_of, load_stored
 from .transcripts import transcript_row
 from .worldrwkv import messages_with_pictures
+
+
+with optional_imports():
+    import datasets
 
 
 _IMAGE_COLUMNS, _AUDIO_COLUMNS = ("images", "image"), ("question_audio", "audio")

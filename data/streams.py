@@ -5,8 +5,13 @@
 from collections.abc import Iterator
 from itertools import count
 
-import datasets
 from torch.utils.data import IterableDataset
+
+from ..configuration.optional_libraries import optional_imports
+
+
+with optional_imports():
+    import datasets
 
 
 class EndlessRows(IterableDataset):

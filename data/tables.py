@@ -8,9 +8,12 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import datasets
-
+from ..configuration.optional_libraries import optional_imports
 from .file_versions import version_of_files
+
+
+with optional_imports():
+    import datasets
 
 
 Rows = Callable[..., Iterator[dict]]

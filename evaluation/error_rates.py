@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 
+from ..configuration.optional_libraries import optional_imports
 from .text_normalizers import get_normalizer
 
 
@@ -47,7 +48,8 @@ def utterance_errors(prediction: str, reference: str, unit: str = "words") -> di
         reference: What was said; of nothing said, everything heard is inserted.
         unit: "words" or "characters".
     """
-    import jiwer  # here, for whoever scores no transcripts need not have it
+    with optional_imports():
+        import jiwer  # here, for whoever scores no transcripts need not have it
 
     align = jiwer.process_words if unit == "words" else jiwer.process_characters
     aligned = align(reference.strip(), prediction.strip())

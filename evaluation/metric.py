@@ -4,7 +4,11 @@
 
 from pathlib import Path
 
-import evaluate
+from ..configuration.optional_libraries import optional_imports
+
+
+with optional_imports():
+    import evaluate
 
 
 METRICS_FOLDER = Path(__file__).with_name("metrics")

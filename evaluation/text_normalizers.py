@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache
 
+from ..configuration.optional_libraries import optional_imports
+
 
 def _as_it_is(text: str) -> str:
     return text
@@ -25,8 +27,9 @@ def chinese_characters(text: str) -> str:
 @cache
 def _whisper(language: str) -> Callable[[str], str]:
     """Of Whisper's paper, appendix C."""
-    from whisper_normalizer.basic import BasicTextNormalizer
-    from whisper_normalizer.english import EnglishTextNormalizer
+    with optional_imports():
+        from whisper_normalizer.basic import BasicTextNormalizer
+        from whisper_normalizer.english import EnglishTextNormalizer
 
     return EnglishTextNormalizer() if language == "english" else BasicTextNormalizer()
 

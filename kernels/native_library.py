@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds a C++ or CUDA file into a shared library on first use, into torch's extension cache.
 
-C++ is built by torch's extension builder, CUDA by nvcc itself. The library is found again under a name made from its
-source and headers, the compiler's options, torch's version and the processor, so that neither an update nor a home
-directory shared by unlike machines ever loads the wrong one. The compiler runs in a process of its own, which a
-time-out can end. Whatever goes wrong becomes a `NativeLibraryError` with one line of reason, which callers remember
-and show.
+A wheel may carry the library built (`prebuild.py`). C++ is built by torch's extension builder, CUDA by nvcc itself.
+The library is found again under a name made from its source and headers, the compiler's options, torch's version and
+the processor, so that neither an update nor a home directory shared by unlike machines ever loads the wrong one. The
+compiler runs in a process of its own, which a time-out can end. Whatever goes wrong becomes a `NativeLibraryError`
+with one line of reason, which callers remember and show.
 """
 
 import contextlib
@@ -35,6 +35,8 @@ import torch
 SOURCES: dict[str, str] = {}
 
 BUILD_VARIABLE = "RWKV7_BUILD"
+# Beside the sources, in a wheel: libraries that were built before, each named by what it fits
+PREBUILT_FOLDER = "prebuilt"
 BUILD_SECONDS = 300  # for waiting and building together; a build takes some seconds on an idle machine
 
 # Tried in this order. Fast-math must stay off: the sources round by adding and subtracting large numbers.
@@ -97,10 +99,11 @@ def load_library(name: str, source: Path, toolchain: Toolchain | None = None) ->
     toolchain = toolchain or CPP
     try:
         _restore_sources(source.parent)
-        folder = _cache_folder() / f"{name}_{_fingerprint(source, toolchain)}"
+        stamp = f"{name}_{_fingerprint(source, toolchain)}"
+        prebuilt = source.parent / PREBUILT_FOLDER / f"{stamp}.so"
+        library = prebuilt if prebuilt.is_file() else _cache_folder() / stamp / f"{name}.so"
     except (OSError, ImportError) as error:
         raise NativeLibraryError(f"cannot look for the library: {error}") from error
-    library = folder / f"{name}.so"
     if not library.exists():
         _build(name, source, library, toolchain)
     try:

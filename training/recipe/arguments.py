@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
+from ...configuration.optional_libraries import missing
 from ..trainer.losses import LOSS_REDUCTIONS
 
 
@@ -90,7 +91,7 @@ class RWKVTrainingArguments(TrainingArguments):
     def _find_deepspeed(self) -> None:
         """Takes "zero2" and the like for the configuration of that name that comes with the package."""
         if self.deepspeed is not None and find_spec("deepspeed") is None:
-            raise ModuleNotFoundError("deepspeed is not installed; pip install deepspeed", name="deepspeed")
+            raise missing("deepspeed")
         if not isinstance(self.deepspeed, str) or Path(self.deepspeed).is_file():
             return
         shipped = CONFIGS / f"{self.deepspeed}.json"
