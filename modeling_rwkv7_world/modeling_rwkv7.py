@@ -144,7 +144,7 @@ class RWKV7Attention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, time, hidden) in and out, with the values of layer 0 (`v_first`), of the same shape.
 
-        The equations of section 4.1 of the paper, in its order; fused kernels may stand in for those between matrices.
+        The paper's equations of time mixing, in its order; fused kernels may stand in for those between matrices.
         """
         x, norm = hidden_states, self.g_norm  # (B, T, C)
         execution, kernels = self._what_runs(x, layout)

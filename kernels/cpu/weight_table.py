@@ -241,13 +241,11 @@ class _Reader:
         )
 
     def norm(self, module: nn.LayerNorm | nn.GroupNorm, name: str) -> Norm:
-        per_head = isinstance(module, nn.GroupNorm)
-        fits = (
-            module.num_groups * self.weights.head_dim == self.hidden
-            if per_head
-            else module.normalized_shape == (self.hidden,)
-        )
+        if isinstance(module, nn.GroupNorm):
+            fits = module.num_groups * self.weights.head_dim == self.hidden and module.bias is not None
+        else:
+            fits = module.normalized_shape == (self.hidden,)
         if module.eps != self.norm_eps[name] or not fits:
             raise Unsuitable
-        bias = None if module.bias is None and not per_head else self.address(module.bias, self.hidden)
+        bias = None if module.bias is None else self.address(module.bias, self.hidden)
         return Norm(weight=self.address(module.weight, self.hidden), bias=bias)
