@@ -20,11 +20,11 @@ MAY_IMPORT = {
     "kernels": set(),
     "modeling_rwkv7_world": {"configuration", "kernels"},
     "processing": {"configuration"},
-    "data": {"processing"},
+    "data": {"configuration", "processing"},
     "adapters": {"configuration", "modeling_rwkv7_world"},
     "conversion": CORE | {"processing", "adapters"},
     "state": CORE | {"conversion"},
-    "evaluation": {"data", "processing"},
+    "evaluation": {"configuration", "data", "processing"},
     "publishing": CORE | {"conversion", "state"},
     "training": LIBRARY | {"evaluation", "publishing"},
 }

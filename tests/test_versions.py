@@ -34,7 +34,8 @@ def test_the_declared_range_is_the_tested_one():
 def test_the_package_has_the_version_that_its_command_prints():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    assert config["metadata"]["version"] == __version__
+    assert config["metadata"]["version"] == "attr: rwkv7_world.__version__"
+    assert f"## {__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
