@@ -67,7 +67,7 @@ wheel: $(VENV)/.installed-fast
 		'import sysconfig; print(sysconfig.get_platform().replace("-", "_").replace(".", "_"))')
 
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict $(ARGS)
 
 tiny-world: $(VENV)/.installed-train
 	rm -rf $(TINY_WORLD_DATA) $(TINY_WORLD_RUN)

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, MissConfig, PeftConfig
 from safetensors.torch import save_file
 
 from ..adapters.state_tuning import STATE_MODULE, TOKEN_MODULE, StateTuningConfig
+from ..configuration.optional_libraries import optional_imports
 from ..modeling_rwkv7_world.checkpoint_files import open_pth
 from .folder import INDEX_FILE, check_finite, open_folder, read_json, write_shards
 from .output import whole_folder
@@ -41,6 +41,10 @@ from .rwkv_peft_names import (
     sort_contents,
 )
 from .text_checkpoint import absolute
+
+
+with optional_imports():
+    from peft import LoraConfig, MissConfig, PeftConfig
 
 
 LORA, PISSA, BONE, BAT, OLD_BONE, STATE = "LoRA", "PiSSA", "Bone (MiSS)", "Bat", "old Bone", "state"

@@ -4,15 +4,19 @@
 
 from pathlib import Path
 
-from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..adapters import attach_adapter
+from ..configuration.optional_libraries import optional_imports
 from ..conversion.output import usual_mode
 from .checkpoint.checkpoints import write_atomically
 from .recipe.recipe import Recipe
 from .trainer.parameter_selectors import parts_of
+
+
+with optional_imports():
+    from peft import PeftModel
 
 
 BASE_FOLDER = "base"  # in the output folder: a base model that was put together by the recipe

@@ -9,17 +9,21 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from accelerate.utils import save_fsdp_optimizer
-from peft import PeftModel
 from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
+from ...configuration.optional_libraries import optional_imports
 from ...conversion.folder import names_not_finite
 from ...conversion.output import usual_mode
 from ...publishing.model_card import adapter_card
 from ..auxiliary import WithAuxiliaryLoss, without_auxiliary
 from .checkpoint_exchange import check_without_deepspeed, goes_by_names, load_optimizer_by_names, load_whole_model
 from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpoints, write_atomically
+
+
+with optional_imports():
+    from peft import PeftModel
 
 
 AUXILIARY_WEIGHTS = "auxiliary.safetensors"
