@@ -29,7 +29,7 @@ from torch import nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from ..configuration.optional_libraries import missing
+from ..configuration.optional_libraries import missing, optional_imports
 from ..modeling_rwkv7_world.cache_rwkv7 import CHANNEL_MIX, TIME_MIX, RWKV7Cache
 from ..modeling_rwkv7_world.modeling_rwkv7 import RWKV7ForCausalLM
 from .folder import check_finite
@@ -186,7 +186,8 @@ def compare_with_pytorch(exported: StateAsTensors, file: Path, attention_mask: b
     Raises:
         ValueError: If logits or states differ by more than rounding explains.
     """
-    import onnxruntime
+    with optional_imports():
+        import onnxruntime
 
     inputs = _random_inputs(exported.model, *_CHECKED, attention_mask)
     names = _input_names(exported.model, attention_mask)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..configuration.optional_libraries import optional_imports
 from .file_versions import version_of_files
 
 
@@ -64,7 +65,8 @@ def load_stored(path: str, name: str | None = None, split: str = "train", stream
 
 
 def _load(path: str, name: str | None, split: str, streaming: bool):
-    import datasets  # here, for whoever reads no stored set need not have it
+    with optional_imports():
+        import datasets  # here, for whoever reads no stored set need not have it
 
     folder = Path(path)
     if is_fetched(path):
@@ -77,7 +79,8 @@ def _load(path: str, name: str | None, split: str, streaming: bool):
 
 
 def _load_folder(folder: Path, split: str) -> "datasets.Dataset":
-    import datasets
+    with optional_imports():
+        import datasets
 
     if not (folder / SAVED_MARK).exists():
         files = [str(file) for file in sorted(folder.glob("*.parquet"))]

@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import torch
 
+from ..configuration.optional_libraries import optional_imports
+
 
 _LONGEST_WAIT = timedelta(days=2)  # for the slowest process at the end
 
@@ -21,7 +23,8 @@ class Processes:
     def __init__(self, device: torch.device):
         self.index, self.count, self.device, self._state = 0, 1, device, None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import PartialState
+            with optional_imports():
+                from accelerate import PartialState
 
             self._state = PartialState(cpu=device.type == "cpu", timeout=_LONGEST_WAIT)
             self.index, self.count = self._state.process_index, self._state.num_processes

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from transformers.image_utils import to_numpy_array
 
+from ..configuration.optional_libraries import optional_imports
 from .media import describe_failure, file_of_row, open_file
 from .media_arrays import to_numpy
 
@@ -41,7 +42,7 @@ def replace_videos(conversation, num_frames: int | None = None, fps: float | Non
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If a file is to be decoded without the library `av`.
+        ModuleNotFoundError: If a file is to be decoded without the library `av`.
         ValueError: If a video cannot be read.
     """
     if isinstance(conversation, (list, tuple)):
@@ -75,7 +76,7 @@ def read_frames(video, num_frames: int | None = None, fps: float | None = None) 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If a file is to be decoded without the library `av`.
+        ModuleNotFoundError: If a file is to be decoded without the library `av`.
         ValueError: If it cannot be read, or the numbers are not positive or both given.
     """
     if num_frames is not None and fps is not None:
@@ -101,10 +102,8 @@ def _is_video(block) -> bool:
 
 def _decode(video, num_frames: int | None, fps: float | None) -> list[np.ndarray]:
     """Frames (height, width, 3) of a file, turned as it states."""
-    try:
+    with optional_imports():
         import av
-    except ImportError as error:
-        raise ImportError("Decoding a video needs the library av: pip install av") from error
     source = os.fspath(video) if isinstance(video, os.PathLike) else video
     try:
         file = open_file(source)
@@ -174,7 +173,8 @@ def _open(content: str | bytes) -> str | BytesIO:
 
 def _count_frames(content: str | bytes) -> int:
     """Frames of a file that does not tell, as some containers do not."""
-    import av
+    with optional_imports():
+        import av
 
     with av.open(_open(content)) as container:
         return sum(packet.size > 0 for packet in container.demux(_stream_of_pictures(container)))

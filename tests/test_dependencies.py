@@ -6,13 +6,14 @@ import ast
 import builtins
 import re
 import sys
+from collections.abc import Iterable
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
 from rwkv7_world import __version__
-from rwkv7_world.configuration.optional_libraries import missing, optional_imports
+from rwkv7_world.configuration.optional_libraries import EXTRAS, missing, optional_imports
 from rwkv7_world.evaluation.error_rates import utterance_errors
 
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES_OF = {"pillow": "PIL", "pyyaml": "yaml", "espeakng-loader": "espeakng_loader"}
 # httpx comes with huggingface_hub, under either name; the others are programs that load this package, or that a
 # benchmark runs beside it and skips where they are missing
-UNDECLARED = {"httpx", "httpx2", "llama_cpp", "lmms_eval", "vlmeval", "rwkv7_world"}
+UNDECLARED = {"httpx", "llama_cpp", "lmms_eval", "vlmeval", "rwkv7_world"}
 
 
 def package_files() -> list[Path]:
@@ -52,7 +53,10 @@ def modules_of(requirements: list[str]) -> set[str]:
 
 def imported(file: Path, top_level_only: bool = False) -> set[str]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else ast.walk(tree)
+    return imports_of(tree.body if top_level_only else ast.walk(tree))
+
+
+def imports_of(nodes: Iterable[ast.AST]) -> set[str]:
     names = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -100,3 +104,17 @@ def test_the_version_stands_in_one_place():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"version: {__version__}\n" in citation
     assert f"## {__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_imports_of_optional_libraries_name_the_extra():
+    """In the folders that Python users import; adapters/__init__.py does so for all its modules."""
+    folders = ("conversion", "data", "evaluation", "processing", "training")
+    files = {file for folder in folders for file in (ROOT / folder).rglob("*.py")}
+    files -= {*ROOT.glob("evaluation/metrics/*/*.py"), ROOT / "evaluation/plots.py"}  # imported where it is there
+    unnamed = []
+    for file in files:
+        blocks = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.With)]
+        named = [node for node in blocks if ast.unparse(node.items[0]) == "optional_imports()"]
+        inside = {name for node in named for name in imports_of(ast.walk(node))}
+        unnamed += [(str(file), name) for name in (imported(file) & EXTRAS.keys()) - inside]
+    assert unnamed == []

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from accelerate.utils import save_fsdp_optimizer
 from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
@@ -23,6 +22,7 @@ from .checkpoints import PARTIAL_FOLDER, checkpoint_name, publish, stale_checkpo
 
 
 with optional_imports():
+    from accelerate.utils import save_fsdp_optimizer
     from peft import PeftModel
 
 

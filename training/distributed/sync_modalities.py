@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, send_to_device
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from ...configuration.optional_libraries import optional_imports
 from ...modeling_rwkv7_world.encoders import calls_for_clips, calls_for_pictures
 from .gradient_exchange import MODULES_OF_INPUT
+
+
+with optional_imports():
+    from accelerate import Accelerator
+    from accelerate.utils import broadcast_object_list, send_to_device
 
 
 TOWERS = ("vision_tower", "audio_tower")

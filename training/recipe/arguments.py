@@ -8,13 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
-from ...configuration.optional_libraries import missing
+from ...configuration.optional_libraries import missing, optional_imports
 from ..trainer.losses import LOSS_REDUCTIONS
+
+
+with optional_imports():
+    from accelerate.utils import parse_flag_from_env
 
 
 CONFIGS = Path(__file__).parents[1] / "configs"  # of accelerate (.yaml) and DeepSpeed (.json)

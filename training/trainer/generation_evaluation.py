@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from ...configuration.optional_libraries import optional_imports
 from ...data.conversations import BadRowError, clean_messages, media_blocks, message_text, reference_answer
 from ...processing.media import read_images
 from ..auxiliary import without_auxiliary
 from .metrics import METRICS
+
+
+with optional_imports():
+    from accelerate.utils import gather_object
 
 
 if TYPE_CHECKING:

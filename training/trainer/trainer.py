@@ -6,12 +6,12 @@ import math
 from functools import partial
 
 import torch
-from accelerate.data_loader import SeedableRandomSampler
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, RandomSampler, SequentialSampler
 
+from ...configuration.optional_libraries import optional_imports
 from ...modeling_rwkv7_world.cache_rwkv7 import RWKV7Cache
 from ..auxiliary import TARGETS, WithAuxiliaryLoss
 from ..checkpoint.checkpoint_trainer import CheckpointTrainer
@@ -25,6 +25,10 @@ from .losses import BatchCounts, MeanLoss, count_batch, token_weights
 from .parameter_groups import is_decayed, parameter_groups
 from .sampling import EpochLengthGroupedSampler, rough_length
 from .throughput import Throughput, peak_memory
+
+
+with optional_imports():
+    from accelerate.data_loader import SeedableRandomSampler
 
 
 GROUP_BY_LENGTH, BATCH_REBALANCE = "group_by_length", "batch_rebalance"
