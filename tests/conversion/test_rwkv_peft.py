@@ -297,7 +297,7 @@ class TestRefusals:
             ("blocks.0.ffn.ts_state", "in a place where RWKV-PEFT has none"),
             ("blocks.0.att.time_maa_x", "an RWKV-6 model"),
             ("blocks.0.att.gate.lora_A", "a PEFT adapter"),
-            ("blocks.0.att.x_r", "none that RWKV-PEFT trains"),
+            ("blocks.0.att.x_r", "in an adapter of RWKV-PEFT"),
             ("blocks.2.att.key.disha", r"has the layer blocks\.2\.att\.key, but the base model has 2 layers"),
         ],
     )
