@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import PROGRAM, quiet_libraries
-from .loading import check_weights, describe_quantization, is_composite, load_config, pick_device
+from .loading import check_weights, describe_quantization, is_composite, load_config, pick_device, saved_dtype
 
 
 if TYPE_CHECKING:
@@ -49,19 +49,19 @@ def run(args: argparse.Namespace) -> None:
         OSError: If something cannot be read.
     """
     with quiet_libraries():
-        lines = _describe_model(args.model) if args.model else []
-        lines += _describe_backends(*_dtype_and_head_dim(args.model))
+        config = load_config(args.model) if args.model else None
+        lines = [] if config is None else _describe_model(args.model, config)
+        lines += _describe_backends(config)
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
 
 
-def _describe_model(model: str) -> list[tuple[str, str]]:
-    config = load_config(model)
+def _describe_model(model: str, config: "PreTrainedConfig") -> list[tuple[str, str]]:
     text = config.get_text_config()
     if text.model_type != "rwkv7":
         raise ValueError(f"{model}: holds a {config.model_type} model, and this describes RWKV-7 models only")
-    dtype = config.dtype or text.dtype
+    dtype = saved_dtype(config)
     parameters = _count_parameters(config)
     lines = [
         ("model", f"{config.model_type}{_kind(text)}, {text.num_hidden_layers} layers, width {text.hidden_size}"),
@@ -106,18 +106,7 @@ def _describe_state(config: "PreTrainedConfig", dtype: "torch.dtype | None") -> 
     return f"{constant:,} bytes a sequence, {token:,} more a token and {different:,} a different token"
 
 
-def _dtype_and_head_dim(model: str | None) -> tuple["torch.dtype", int]:
-    """Dtype and head size of a model, or those of most."""
-    import torch
-
-    if model is None:
-        return torch.float32, USUAL_HEAD_DIM
-    config = load_config(model)
-    text = config.get_text_config()
-    return config.dtype or text.dtype or torch.float32, text.head_dim
-
-
-def _describe_backends(dtype: "torch.dtype", head_dim: int) -> list[tuple[str, str]]:
+def _describe_backends(config: "PreTrainedConfig | None") -> list[tuple[str, str]]:
     import torch
 
     from ..kernels.cpu import decode as decode_cpu
@@ -132,7 +121,9 @@ def _describe_backends(dtype: "torch.dtype", head_dim: int) -> list[tuple[str, s
         linear_cpu.ORDINARY: "PyTorch",
     }
     lines = [(f"wkv7 {name}", reason) for name, reason in explain_backends().items()]
-    device, name = pick_device(None), str(dtype).removeprefix("torch.")
+    device, dtype = pick_device(None), torch.float32 if config is None else saved_dtype(config) or torch.float32
+    head_dim = USUAL_HEAD_DIM if config is None else config.get_text_config().head_dim
+    name = str(dtype).removeprefix("torch.")
     lines.append((f"runs {name}", f"on {device.type}: {execution_here(device, dtype, head_dim)}"))
     for dtype in linear_cpu.DTYPES:
         few, many = (ways[linear_cpu.way_of_linear(dtype, rows)] for rows in (1, MANY_ROWS))

@@ -239,6 +239,11 @@ def answer_settings(config: "PreTrainedConfig", device: "torch.device", args: ar
     }
 
 
+def saved_dtype(config: "PreTrainedConfig") -> "torch.dtype | None":
+    """What the weights of a model were saved in, as far as its configuration says it."""
+    return config.dtype or config.get_text_config().dtype
+
+
 def _what_runs(config: "PreTrainedConfig", device: "torch.device", dtype: str | None) -> str | None:
     """What runs a model of ours, in words; `None` for others."""
     import torch
@@ -248,7 +253,7 @@ def _what_runs(config: "PreTrainedConfig", device: "torch.device", dtype: str | 
     text = config.get_text_config()
     if text.model_type != "rwkv7":
         return None
-    chosen = config.dtype or text.dtype if dtype == "auto" else getattr(torch, dtype)
+    chosen = saved_dtype(config) if dtype == "auto" else getattr(torch, dtype)
     return str(execution_here(device, chosen or torch.float32, text.head_dim))
 
 

@@ -147,12 +147,12 @@ class RWKV7Attention(nn.Module):
         The paper's equations of time mixing, in its order; fused kernels may stand in for those between matrices.
         """
         x, norm = hidden_states, self.g_norm  # (B, T, C)
-        execution, kernels = self._what_runs(x, layout)
+        mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
+        execution, kernels = self._what_runs(x, layout, mixes)
         states = self._states_before(x, layout, cache)  # (sequences, H, V, K)
 
         # Token shift: every input has its own share of the token before
         previous = shift_tokens(x, layout, cache, self.layer_idx, TIME_MIX, self.initial_token(), kernels)
-        mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
         x_r, x_w, x_k, x_v, x_a, x_g = mix_tokens(x, previous, mixes, kernels)  # (B, T, C) each
 
         # Projections, all (B, T, C): receptance, decay, key, value, in-context learning rate, gate
@@ -187,12 +187,13 @@ class RWKV7Attention(nn.Module):
             cache.update_recurrent_state(states, self.layer_idx)
         return linear(self.o_proj, y), v_first
 
-    def _what_runs(self, x: torch.Tensor, layout: TokenLayout) -> tuple[Execution, LayerKernels | None]:
+    def _what_runs(
+        self, x: torch.Tensor, layout: TokenLayout, mixes: tuple[torch.Tensor, ...]
+    ) -> tuple[Execution, LayerKernels | None]:
         """What the forward pass runs on, and the fused kernels where they may stand in for this layer."""
         execution, norm = layout.execution(x, self.head_dim), self.g_norm
         if not is_unwatched(norm, nn.GroupNorm):
             return execution, None
-        mixes = (self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g)
         return execution, execution.layer_kernels(x, *mixes, self.k_k, self.k_a, self.r_k, norm.weight, norm.bias)
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:

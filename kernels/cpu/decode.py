@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..native_library import built_on_first_use, raise_errors, why_missing
-from .structs import Model, addresses_of, check_structures
+from ..native_library import raise_errors, why_missing
+from .structs import Model, addresses_of, library_of_structures
 
 
 SOURCE = Path(__file__).with_name("decode.cpp")
@@ -35,9 +35,8 @@ def why_not_built() -> str | None:
     return why_missing(_library())
 
 
-@built_on_first_use("rwkv7_decode_cpu", SOURCE)
+@library_of_structures("rwkv7_decode_cpu", SOURCE)
 def _library(library: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
-    check_structures(library)
     library.decode_token.argtypes = [ctypes.POINTER(Model), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
     raise_errors(library.decode_token)

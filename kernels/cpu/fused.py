@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ..native_library import built_on_first_use, raise_errors, why_missing
+from ..native_library import raise_errors, why_missing
 from .freed_memory import keep_freed_memory
-from .structs import Rows, check_structures
+from .structs import Rows, library_of_structures
 
 
 SOURCE = Path(__file__).with_name("fused.cpp")
@@ -49,10 +49,9 @@ def why_not_built() -> str | None:
     return why_missing(library())
 
 
-@built_on_first_use("rwkv7_fused_cpu", SOURCE)
+@library_of_structures("rwkv7_fused_cpu", SOURCE)
 def library(loaded: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
-    check_structures(loaded)
     keep_freed_memory()  # here, as only inference on a CPU comes by
     loaded.mix_tokens.argtypes = [Rows] * 4 + [ctypes.c_int64] * 4
     loaded.squared_relu.argtypes = [Rows] * 2 + [ctypes.c_int64]

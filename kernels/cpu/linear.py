@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..guards import is_plain_inference, is_plain_module, is_plain_tensor
-from ..native_library import built_on_first_use, processor_field, raise_errors, why_missing
-from .structs import DTYPES, Quantized, Rows, check_structures
+from ..native_library import processor_field, raise_errors, why_missing
+from .structs import DTYPES, Quantized, Rows, library_of_structures
 
 
 SOURCE = Path(__file__).with_name("linear.cpp")
@@ -73,10 +73,9 @@ def why_not_built() -> str | None:
     return why_missing(library())
 
 
-@built_on_first_use("rwkv7_linear_cpu", SOURCE)
+@library_of_structures("rwkv7_linear_cpu", SOURCE)
 def library(loaded: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
-    check_structures(loaded)
     loaded.linear_few_rows.argtypes = [Rows] * 4 + [ctypes.c_int64] * 3
     loaded.quantized_few_rows.argtypes = [Quantized] + [Rows] * 2 + [ctypes.c_int64] * 3
     loaded.dequantize_rows.argtypes = [Quantized, Rows] + [ctypes.c_int64] * 3

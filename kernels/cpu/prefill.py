@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from ..native_library import built_on_first_use, raise_errors, why_missing
+from ..native_library import raise_errors, why_missing
 from .freed_memory import keep_freed_memory
 from .linear import IN_FLOAT32, ONEDNN, onednn_is_quicker, way_of_linear
-from .structs import Model, Settings, addresses_of, check_structures
+from .structs import Model, Settings, addresses_of, library_of_structures
 from .wkv7 import block_of
 
 
@@ -45,10 +45,9 @@ def why_not_built() -> str | None:
     return why_missing(_library())
 
 
-@built_on_first_use("rwkv7_prefill_cpu", SOURCE)
+@library_of_structures("rwkv7_prefill_cpu", SOURCE)
 def _library(library: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
-    check_structures(library)
     keep_freed_memory()
     structures, addresses = [ctypes.POINTER(Model), ctypes.POINTER(Settings)], [ctypes.c_void_p] * 2
     library.prefill.argtypes = structures + addresses + [ctypes.c_int64] * 2

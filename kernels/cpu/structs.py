@@ -4,15 +4,17 @@
 
 import ctypes
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from ..native_library import NativeLibraryError, source_text
+from .. import wkv7_operators
+from ..native_library import NativeLibraryError, built_on_first_use, source_text
 
 
 SOURCE = Path(__file__).with_name("structs.h")
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # as in `cpu_numbers.h`
+DTYPES = {dtype: place for place, dtype in enumerate(wkv7_operators.DTYPES)}  # as in `cpu_numbers.h`
 
 _LIST = re.compile(r"#define RWKV7_FIELDS_(\w+)\(field\)((?:.*\\\n)*.*)")
 _FIELD = re.compile(r"field\((\w+), (\w+)\)")
@@ -50,6 +52,19 @@ def addresses_of(states: list[tuple[torch.Tensor, ...]]) -> ctypes.Array:
     """Of the states of all layers, each as `State` has them: both last tokens and the matrices."""
     addresses = [tensor.data_ptr() for state in states for tensor in state]
     return (ctypes.c_void_p * len(addresses))(*addresses)
+
+
+def library_of_structures(name: str, source: Path) -> Callable[[Callable[[ctypes.CDLL], None]], Callable]:
+    """As `built_on_first_use`, for C++ with the structures: a library that has others is refused, not called."""
+
+    def decorate(declare: Callable[[ctypes.CDLL], None]) -> Callable[[], ctypes.CDLL | str]:
+        def check_and_declare(library: ctypes.CDLL) -> None:
+            check_structures(library)
+            declare(library)
+
+        return built_on_first_use(name, source)(check_and_declare)
+
+    return decorate
 
 
 def check_structures(library: ctypes.CDLL) -> None:

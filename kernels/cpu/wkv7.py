@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from ..constant_results import assume_constant_result
-from ..native_library import built_on_first_use, raise_errors, why_missing
+from ..native_library import raise_errors, why_missing
 from ..wkv7_operators import DTYPES, add_parts, as_kernels_read, define_operators, num_sequences, run_operator
-from .structs import Gradients, Problem, Rows, check_structures
+from .structs import Gradients, Problem, Rows, library_of_structures
 
 
 SOURCE = Path(__file__).with_name("wkv7.cpp")
@@ -26,10 +26,9 @@ BLOCKS = (64, 32, 16)  # value dimensions that one task handles at a time
 CHECKPOINT_INTERVAL = 32  # tokens; the states of so many have to fit into the second-level cache
 
 
-@built_on_first_use("rwkv7_wkv7_cpu", SOURCE)
+@library_of_structures("rwkv7_wkv7_cpu", SOURCE)
 def _library(library: ctypes.CDLL) -> None:
     """Declares what its functions take and return."""
-    check_structures(library)
     library.wkv7_forward.argtypes = [ctypes.POINTER(Problem), Rows, ctypes.c_void_p]
     library.wkv7_backward.argtypes = [
         ctypes.POINTER(Problem),

@@ -54,4 +54,4 @@ def test_one_of_another_build_is_left_alone(place, monkeypatch, difference):
 
 def test_a_wheel_carries_every_library_of_the_cpu_kernels():
     texts = [file.read_text(encoding="utf-8") for file in fused.SOURCE.parent.glob("*.py")]
-    assert set(prebuild.LIBRARIES) == set(re.findall(r'@built_on_first_use\("(\w+)"', "\n".join(texts)))
+    assert set(prebuild.LIBRARIES) == set(re.findall(r'@library_of_structures\("(\w+)"', "\n".join(texts)))
