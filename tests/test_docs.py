@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.pages import code_blocks
 from rwkv7_world.cli.main import build_parser
 
 
@@ -20,7 +21,7 @@ NEEDS_OTHER_FILES = ("rwkv7-0.1b.onnx", '"rwkv7-vl"')
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return code_blocks(page.read_text(encoding="utf-8"), language)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)

@@ -18,6 +18,7 @@ from helpers.clean_environment import (
     run_python,
     strangers_variables,
 )
+from helpers.pages import code_blocks
 from rwkv7_world.training.recipe.recipe import load_recipe
 
 
@@ -26,7 +27,7 @@ PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def python_examples() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    return code_blocks(PAGE, "python")
 
 
 def answers_of_samples() -> dict[str, str]:
@@ -103,7 +104,7 @@ print(json.dumps([main(argv) for argv in json.loads(sys.argv[1])]))
 
 
 def test_the_recipe_is_one(tmp_path):
-    (recipe,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+    (recipe,) = code_blocks(PAGE, "yaml")
     (tmp_path / "recipe.yaml").write_text(recipe)
     assert load_recipe(tmp_path / "recipe.yaml")[0].train == ["projector", "text"]
 
