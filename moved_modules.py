@@ -11,8 +11,10 @@ from types import ModuleType
 
 _PACKAGE = __name__.rpartition(".")[0]
 
-# Only what the README and the documentation of 0.1 named
+# Only what the README and the documentation of 0.1 named, and the engines that scripts watch to see what ran
 NEW_NAMES = {
+    "kernels.decode_cpu": "kernels.cpu.decode",
+    "kernels.prefill_cpu": "kernels.cpu.prefill",
     "records": "data",
     "records.manifests": "data.manifests",
     "state_statistics": "state.statistics",
